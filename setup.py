@@ -1,0 +1,46 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).resolve().parent
+version = re.search(
+    r"^__version__ = '(.+)'$",
+    (here / 'shared_linear' / '__init__.py').read_text('utf-8'), re.M)[1]
+
+train = ['matplotlib>=3.8', 'mlxtend>=0.23']
+
+setup(
+    name='shared_linear',
+    version=version,
+    description='Fully connected layers with n times fewer weights and '
+                'n times less computation, for Chainer and CuPy',
+    long_description=(here / 'README.md').read_text('utf-8'),
+    long_description_content_type='text/markdown',
+    packages=find_packages(include=['shared_linear', 'shared_linear.*']),
+    package_data={'shared_linear': ['py.typed']},
+    python_requires='>=3.11',
+    install_requires=['chainer==7.8.1', 'numpy>=1.26'],
+    extras_require={
+        'cuda12': ['cupy-cuda12x[ctk]>=14'],
+        'cuda13': ['cupy-cuda13x[ctk]>=14'],
+        'train': train,
+        'test': train + [
+            'h5py>=3.10',
+            'hypothesis>=6.100',
+            'mypy>=1.11',
+            'pytest>=8',
+            'pytest-cov>=5',
+            # chainer.testing imports pkg_resources, which setuptools 82 lost.
+            'setuptools<81',
+        ],
+    },
+    classifiers=[
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Typing :: Typed',
+    ],
+)
