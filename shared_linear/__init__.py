@@ -13,6 +13,10 @@ from shared_linear.function import (  # noqa: E402
     SharedLinearFunction,
     shared_linear,
 )
+from shared_linear.grouping import (  # noqa: E402
+    StoppedByTimeLimit,
+    group_inputs,
+)
 from shared_linear.link import SharedLinear  # noqa: E402
 from shared_linear.tiling import Fold, Tile, fold, tile  # noqa: E402
 
@@ -22,8 +26,10 @@ __all__ = [
     'Fold',
     'SharedLinear',
     'SharedLinearFunction',
+    'StoppedByTimeLimit',
     'Tile',
     'fold',
+    'group_inputs',
     'shared_linear',
     'tile',
 ]
