@@ -9,6 +9,7 @@ from shared_linear import _compat
 
 _compat.ready_chainer()
 
+from shared_linear.conversion import share_weights  # noqa: E402
 from shared_linear.function import (  # noqa: E402
     SharedLinearFunction,
     shared_linear,
@@ -18,18 +19,22 @@ from shared_linear.grouping import (  # noqa: E402
     group_inputs,
 )
 from shared_linear.link import SharedLinear  # noqa: E402
+from shared_linear.report import LayerReport, Report  # noqa: E402
 from shared_linear.tiling import Fold, Tile, fold, tile  # noqa: E402
 
 __version__ = '0.1.0'
 
 __all__ = [
     'Fold',
+    'LayerReport',
+    'Report',
     'SharedLinear',
     'SharedLinearFunction',
     'StoppedByTimeLimit',
     'Tile',
     'fold',
     'group_inputs',
+    'share_weights',
     'shared_linear',
     'tile',
 ]
