@@ -4,7 +4,6 @@ It is ``pfnet/chainer/mnist/{train,test}.npz`` under Chainer's data set root,
 with ``x`` (N, 784) and ``y`` (N,) of uint8. The same files serve here.
 """
 import os
-import tempfile
 from pathlib import Path
 
 import filelock
@@ -12,11 +11,13 @@ import numpy
 from chainer.dataset import download
 
 from mnist import idx
-from mnist.idx import DataError, Split
+from mnist.errors import DataError
+from mnist.files import write_atomically
+from mnist.idx import Split
 from mnist.npz import NpzError, read_npz
 
-# Another process holds the lock for as long as it renames a file.
-LOCK_TIMEOUT = 10.
+# Seconds; another process holds the lock while it writes one file.
+LOCK_TIMEOUT = 30.
 
 
 def directory() -> Path:
@@ -73,27 +74,11 @@ def write(name: str, split: Split) -> None:
     """
     folder = directory()
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(
-        prefix=f'.{name}.', suffix='.tmp', dir=folder)
-    try:
-        with open(descriptor, 'wb') as file:
-            numpy.savez_compressed(file, x=split.images, y=split.labels)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        lock = os.path.join(download.get_dataset_root(), '_create_lock')
-        with filelock.FileLock(lock, timeout=LOCK_TIMEOUT):
-            if not (folder / name).exists():
-                os.replace(temporary, folder / name)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """The umask can only be read by setting it."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+    lock = os.path.join(download.get_dataset_root(), '_create_lock')
+    with filelock.FileLock(lock, timeout=LOCK_TIMEOUT):
+        if not (folder / name).exists():
+            write_atomically(folder / name, lambda file: (
+                numpy.savez_compressed(file, x=split.images, y=split.labels)))
 
 
 def _broken(path: Path, reason: str) -> DataError:

@@ -8,7 +8,8 @@ import numpy
 from chainer.datasets import TupleDataset
 
 from mnist import cache, embedded, idx, mirrors, original
-from mnist.idx import DataError, Split
+from mnist.errors import DataError
+from mnist.idx import Split
 
 __all__ = ['DataError', 'Digits', 'load_digits']
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy
 
 from mnist import idx
-from mnist.idx import DataError, Split
+from mnist.errors import DataError
+from mnist.idx import Split
 
 N_PER_CLASS = 500
 N_TEST_PER_CLASS = 100

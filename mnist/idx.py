@@ -8,15 +8,13 @@ from typing import NamedTuple
 
 import numpy
 
+from mnist.errors import DataError
+
 SIDE = 28
 N_CLASSES = 10
 
 IMAGES_MAGIC = 0x803  # unsigned bytes (8), three axes
 LABELS_MAGIC = 0x801  # unsigned bytes (8), one axis
-
-
-class DataError(Exception):
-    """Digits that cannot be read; the message is one line that says why."""
 
 
 class Split(NamedTuple):
