@@ -88,8 +88,8 @@ def train(args: Namespace) -> None:
     if snapshot is not None:
         snapshot.restore(trainer)
         trainer.get_extension('TakeSnapshots').last = snapshot.path
-        _note(f'resumed from {snapshot.path}, after {trainer.updater.epoch} '
-              f'of {args.epoch} epochs')
+        _note(f'resumed from {snapshot.path}, after epoch '
+              f'{trainer.updater.epoch}')
     print(flush=True)
     run(trainer, args.epoch)
     print()
@@ -160,6 +160,7 @@ def run(trainer: Trainer, n_epochs: int) -> None:
         KeyboardInterrupt: If the user stops it; it says how to go on.
     """
     if trainer.updater.epoch >= n_epochs:
+        _note('every epoch is done already')
         trainer.get_extension('PrintReport')(trainer)
         return
     try:

@@ -108,13 +108,17 @@ def _in_background(
 
 def _download(mirror: str, file: OriginalFile, timeout: float) -> bytes:
     try:
-        with urllib.request.urlopen(
+        # A new opener, since the global one keeps the proxies of its birth.
+        with urllib.request.build_opener().open(
                 f'{mirror}{file.name}.gz', timeout=timeout) as response:
             packed = response.read(file.size + _GZIP_SLACK)
         with gzip.open(io.BytesIO(packed)) as unpacked:
             # One byte more than wanted tells a longer file from the right
             # one, and a bomb is not unpacked.
             content = unpacked.read(file.size + 1)
+    except urllib.error.HTTPError as e:
+        e.close()
+        raise MirrorError(f'{file.name}.gz: {e.code} {e.reason}') from e
     except urllib.error.URLError as e:
         raise MirrorError(f'{file.name}.gz: {e.reason}') from e
     except (OSError, EOFError, ValueError, zlib.error,

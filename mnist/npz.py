@@ -16,6 +16,8 @@ def read_npz(path: str | PathLike) -> dict[str, numpy.ndarray]:
     """Returns every array in an NPZ file, each with its checksum checked.
 
     Pickled objects are refused: a file from elsewhere must not run code.
+    What damage may hide is whole arrays, if it hits the zip file's table of
+    contents: look whether those that you need are there.
 
     Args:
         path (path): File to read.

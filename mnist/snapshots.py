@@ -23,6 +23,7 @@ from mnist.npz import NpzError, read_npz
 
 SETTINGS = 'train_mnist/settings'
 RANDOM_STATE = 'train_mnist/random_state'
+NAMES = 'train_mnist/names'
 
 _NAME = re.compile(r'snapshot_iter_([0-9]+)')
 
@@ -32,15 +33,11 @@ class SnapshotError(UserError):
 
 
 class Snapshot(NamedTuple):
-    """A snapshot that was read whole."""
+    """A snapshot that was read whole, with the settings of its run."""
 
     path: Path
     arrays: dict[str, numpy.ndarray]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Settings of the run that wrote it."""
-        return json.loads(str(self.arrays[SETTINGS]))
+    settings: dict[str, Any]
 
     def restore(self, trainer: Trainer) -> None:
         """Brings a new trainer, and the random numbers, to this point.
@@ -125,6 +122,7 @@ def save(path: Path, trainer: Trainer, settings: Mapping[str, Any]) -> None:
     arrays = npz.serialize(trainer)
     arrays[SETTINGS] = numpy.array(json.dumps(settings))
     arrays[RANDOM_STATE] = numpy.array(seeds.get_state())
+    arrays[NAMES] = numpy.array(sorted(arrays))
     # Not compressed: weights hardly shrink, and it takes longer than an
     # epoch of the small data.
     write_atomically(path, lambda file: numpy.savez(file, **arrays))
@@ -139,16 +137,16 @@ def read(path: Path) -> Snapshot:
     Raises:
         SnapshotError: If it is missing, damaged or something else.
     """
-    if path.is_dir():
-        raise SnapshotError(f'{path}: a folder, not a snapshot')
     try:
         arrays = read_npz(path)
     except NpzError as e:
         raise SnapshotError(f'{path}: no snapshot: {e}') from e
-    if SETTINGS not in arrays or RANDOM_STATE not in arrays:
-        raise SnapshotError(
-            f'{path}: no snapshot of this script: it lacks {SETTINGS}')
-    return Snapshot(path, arrays)
+    if not {NAMES, SETTINGS, RANDOM_STATE} <= arrays.keys():
+        raise SnapshotError(f'{path}: no snapshot of this script')
+    if sorted(arrays.keys() - {NAMES}) != arrays[NAMES].tolist():
+        raise SnapshotError(f'{path}: no snapshot: damaged: arrays are lost')
+    settings = json.loads(str(arrays[SETTINGS]))
+    return Snapshot(path, arrays, settings)
 
 
 def read_newest(
@@ -163,25 +161,31 @@ def read_newest(
         UserError: If there is none.
     """
     try:
-        names = os.listdir(folder)
+        ages = _ages(folder)
     except OSError as e:
         raise UserError(
             f'nothing to resume from: {folder}: {e.strerror}') from e
-    paths = [folder / name for name in names if _NAME.fullmatch(name)]
-    for path in sorted(paths, key=_age):
+    for path in sorted(ages, key=ages.get, reverse=True):
         try:
             return read(path)
         except SnapshotError as e:
             report(f'skipped {e}')
-    if paths:
+    if ages:
         raise UserError(
             f'nothing to resume from: no snapshot in {folder} is whole')
     raise UserError(f'nothing to resume from: no snapshot in {folder}')
 
 
-def _age(path: Path) -> tuple[int, int]:
-    """The newest sorts first: by time, and by iteration in the same tick."""
-    return (-path.stat().st_mtime_ns, -int(path.name.rpartition('_')[2]))
+def _ages(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Time of each snapshot, and iteration, if two fall into one tick."""
+    ages = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            match = _NAME.fullmatch(entry.name)
+            if match and entry.is_file():
+                ages[folder / entry.name] = (
+                    entry.stat().st_mtime_ns, int(match[1]))
+    return ages
 
 
 def _identity(path: Path) -> tuple[int, int]:

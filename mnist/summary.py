@@ -51,23 +51,34 @@ def format_table(
             was taken before training.
     """
     counts = {
-        link.name: count_parameters(link) for link in network.children()}
+        _describe(link): count_parameters(link)
+        for link in network.children()}
     counts['in all'] = tuple(
         sum(numbers) for numbers in zip(*counts.values(), strict=True))
-    rows = [('parameters', 'here', 'dense', '')]
+    rows = [('parameters', 'this run', 'dense', '')]
     for name, (here, dense) in counts.items():
         rows.append((
             name, f'{here:,}', f'{dense:,}', f'{100 * here / dense:.0f} %'))
 
     errors = test_errors(log)
     rows.append(('', '', '', ''))
-    rows.append(('test error', f'{errors[-1]:.2f} %', '', ''))
+    rows.append(('test error, last epoch', f'{errors[-1]:.2f} %', '', ''))
     if len(errors) >= ERROR_EPOCHS:
         mean = sum(errors[-ERROR_EPOCHS:]) / ERROR_EPOCHS
         rows.append((
-            f'  mean of last {ERROR_EPOCHS} epochs', f'{mean:.2f} %', '', ''))
+            f'test error, last {ERROR_EPOCHS} epochs', f'{mean:.2f} %',
+            '', ''))
     rows.append((
         'seconds per epoch', f'{seconds_per_epoch(log):.2f}', '', ''))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join(
-        f'{name:<23}{here:>12}{dense:>12}{share:>8}'.rstrip()
-        for name, here, dense, share in rows)
+        '  '.join([row[0].ljust(widths[0])] + [
+            cell.rjust(width)
+            for cell, width in zip(row[1:], widths[1:], strict=True)]
+        ).rstrip() for row in rows)
+
+
+def _describe(link: chainer.Link) -> str:
+    n_tiles = getattr(link, 'n_tiles', 1)
+    sizes = f'{link.name}: {n_tiles * link.W.shape[1]} -> {link.W.shape[0]}'
+    return sizes if n_tiles == 1 else f'{sizes}, {n_tiles} tiles'
