@@ -25,7 +25,7 @@ def make_digits(n: int, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Noise with a bright row where the label says: easy to learn."""
     random = numpy.random.RandomState(seed)
     labels = random.randint(0, 10, n).astype(numpy.uint8)
-    images = random.randint(0, 100, (n, 28, 28)).astype(numpy.uint8)
+    images = random.randint(0, 50, (n, 28, 28)).astype(numpy.uint8)
     images[numpy.arange(n), 2 * labels + 3] = 255
     return images, labels
 

@@ -110,7 +110,7 @@ def packed(folder):
 
 
 def fetch(*servers, **kwargs):
-    kwargs.setdefault('timeout', TIMEOUT)
+    kwargs.setdefault('timeout', 10.)
     return mirrors.fetch([server.url for server in servers], **kwargs)
 
 
@@ -176,25 +176,31 @@ def test_nothing_listens():
         port = closed.getsockname()[1]
     begin = time.monotonic()
     with pytest.raises(MirrorError, match='refused'):
-        mirrors.fetch([f'http://127.0.0.1:{port}/'], timeout=5)
-    assert time.monotonic() - begin < 2
+        mirrors.fetch([f'http://127.0.0.1:{port}/'])
+    assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize('manner', [say_nothing, drip])
 def test_silent_or_slow_at_once(serve, manner):
     begin = time.monotonic()
-    with pytest.raises(MirrorError):
-        fetch(serve(manner), serve(manner))
-    assert time.monotonic() - begin < 3 * TIMEOUT
+    with pytest.raises(MirrorError, match=r'no answer in 0\.5 s|timed out'):
+        fetch(serve(manner), serve(manner), timeout=TIMEOUT)
+    assert time.monotonic() - begin < 5
 
 
-@pytest.mark.parametrize('manner', [
-    only_the_first(say_nothing), only_the_first(drip)])
-def test_silent_or_slow_later(serve, manner):
+def test_silent_later(serve):
     begin = time.monotonic()
-    with pytest.raises(MirrorError):
-        fetch(serve(manner), limit=1.)
-    assert time.monotonic() - begin < 2
+    with pytest.raises(MirrorError, match=r'images-idx3-ubyte\.gz: timed out'):
+        fetch(serve(only_the_first(say_nothing)), timeout=1.)
+    assert time.monotonic() - begin < 6
+
+
+def test_slow_later(serve):
+    """It is never silent for long, and is given up all the same."""
+    begin = time.monotonic()
+    with pytest.raises(MirrorError, match='not done in 1 s'):
+        fetch(serve(only_the_first(drip)), limit=1.)
+    assert time.monotonic() - begin < 6
 
 
 def test_a_look_up_of_a_name_that_hangs(monkeypatch):
@@ -211,7 +217,7 @@ def test_a_look_up_of_a_name_that_hangs(monkeypatch):
     with pytest.raises(MirrorError, match=r'no answer in 0\.5 s'):
         mirrors.fetch(['http://a.invalid/', 'http://b.invalid/'],
                       timeout=TIMEOUT)
-    assert time.monotonic() - begin < 3 * TIMEOUT
+    assert time.monotonic() - begin < 5
     released.set()
 
 

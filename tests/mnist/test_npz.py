@@ -39,7 +39,7 @@ def test_reads_what_numpy_wrote(tmp_path, packed):
 def test_every_truncation_is_noticed(tmp_path, packed):
     path = tmp_path / 'f'
     content = npz_file(packed=packed)
-    for length in range(0, len(content), 7):
+    for length in range(0, len(content), 17):
         path.write_bytes(content[:length])
         with pytest.raises(NpzError, match='truncated, or not an NPZ file'):
             read_npz(path)
@@ -51,7 +51,7 @@ def test_a_changed_byte_is_noticed_or_does_no_harm(tmp_path, packed):
     content = npz_file(packed=packed)
     draw = random.Random(0)
     noticed = 0
-    for _ in range(400):
+    for _ in range(200):
         damaged = bytearray(content)
         damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
@@ -63,7 +63,7 @@ def test_a_changed_byte_is_noticed_or_does_no_harm(tmp_path, packed):
         else:
             # Times and the like, or the end of the table of contents.
             assert_same(arrays)
-    assert noticed > 200
+    assert noticed > 100
 
 
 def test_pickled_objects_are_refused(tmp_path):

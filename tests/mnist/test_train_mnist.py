@@ -12,6 +12,7 @@ from conftest import TINY
 from made_digits import write_digits
 
 import train_mnist
+from mnist import snapshots
 
 SCRIPT = Path(train_mnist.__file__)
 
@@ -77,7 +78,8 @@ def test_run_as_a_user_does(digits_dir, tmp_path):
 
 
 def test_it_learns(run, tmp_path):
-    status, out, _ = run('-e', 30)
+    folder = write_digits(tmp_path / 'more', 400, 100)
+    status, _, _ = run('-e', 8, '-f', -1, '--data', folder)
     assert status == 0
     log = json.loads((tmp_path / 'result' / 'log').read_text())
     assert log[0]['validation/main/accuracy'] < .4
@@ -157,31 +159,32 @@ def test_snapshots_of_others_are_never_deleted(run, tmp_path):
 
 def test_a_snapshot_that_another_run_has_replaced_stays(
         run, tmp_path, monkeypatch):
-    from mnist import snapshots
     save = snapshots.save
+    first = tmp_path / 'result' / 'snapshot_iter_6'
 
     def save_and_replace(path, trainer, settings):
         save(path, trainer, settings)
-        if path.name == 'snapshot_iter_6':
-            path.unlink()
-            path.write_text('of another run')
+        if path.name == 'snapshot_iter_12':
+            first.unlink()
+            first.write_text('of another run')
 
     monkeypatch.setattr(snapshots, 'save', save_and_replace)
     status, _, _ = run('-e', 4)
     assert status == 0
-    # It wrote that file, another run replaced it before it was stale.
-    path = tmp_path / 'result' / 'snapshot_iter_6'
-    assert not path.exists() or path.read_text() == 'of another run'
+    assert first.read_text() == 'of another run'
+    assert not (tmp_path / 'result' / 'snapshot_iter_12').exists()
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     folder = write_digits(tmp_path / 'd', 600, 20)
     process = start(
-        *TINY, '--data', folder, '--no-plots', '-e', 100_000, cwd=tmp_path)
+        *TINY, '--data', folder, '--no-plots', '-e', 100_000, cwd=tmp_path,
+        # A shell's background job is born deaf to it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while process.stdout.readline().split()[:1] != ['2']:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.count('\n') == 1
     assert err.startswith('train_mnist.py: stopped in epoch ')
