@@ -1,10 +1,9 @@
 """Made digits, a cache of their own, and no way out to the mirrors."""
 import pytest
 from made_digits import write_digits
+from tiny_run import TINY
 
 import train_mnist
-
-TINY = ['--unit', '20', '--out-unit', '10', '--n-tiles', '5', '-b', '10']
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import TINY
 from made_digits import NAMES
-from test_train_mnist import SCRIPT
+from tiny_run import SCRIPT, TINY
 
 from mnist import embedded
 

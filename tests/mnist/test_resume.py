@@ -9,7 +9,7 @@ import sys
 import chainer
 import numpy
 import pytest
-from conftest import TINY
+from tiny_run import TINY
 
 import train_mnist
 from mnist import snapshots
@@ -305,6 +305,18 @@ def test_a_changed_byte_is_noticed_or_does_no_harm(
             for name, array in whole.arrays.items():
                 numpy.testing.assert_array_equal(arrays[name], array)
     assert noticed > 100
+
+
+def test_a_snapshot_that_lost_an_array(options, tmp_path):
+    """As when damage hits the lengths in the table of contents."""
+    assert train_mnist.main([*options, '-e', '1']) == 0
+    with numpy.load(tmp_path / 'result' / 'snapshot_iter_6') as whole:
+        arrays = dict(whole)
+    del arrays['updater/optimizer:main/predictor/l2/W/m']
+    with open(tmp_path / 'less', 'wb') as file:
+        numpy.savez(file, **arrays)
+    with pytest.raises(SnapshotError, match='less: .*: arrays are lost'):
+        snapshots.read(tmp_path / 'less')
 
 
 def test_chainer_itself_loads_the_network(options, tmp_path):

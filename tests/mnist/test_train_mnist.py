@@ -1,20 +1,18 @@
 """A whole run: what it prints, what it writes, that it learns."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy
 import pytest
-from conftest import TINY
 from made_digits import write_digits
+from tiny_run import SCRIPT, TINY
 
 import train_mnist
 from mnist import snapshots
-
-SCRIPT = Path(train_mnist.__file__)
 
 
 def start(*options, **kwargs):
@@ -92,9 +90,9 @@ def test_a_seed_repeats_every_bit(run, tmp_path, layer):
         status, _, _ = run(
             '-e', 2, '--layer', layer, '--seed', seed, '-o', tmp_path / out)
         assert status == 0
+        arrays = load(tmp_path / out / 'snapshot_iter_12')
         return {
-            name: array
-            for name, array in load(tmp_path / out / 'snapshot_iter_12').items()
+            name: array for name, array in arrays.items()
             if name.startswith(('updater/model', 'updater/optimizer'))}
     first, again, other = (
         parameters('first', 7), parameters('again', 7), parameters('other', 8))
@@ -219,12 +217,15 @@ def test_ctrl_c_while_the_data_is_read(run, monkeypatch):
         130, 'train_mnist.py: stopped before training began\n')
 
 
-def test_progress_bar_on_a_terminal(digits_dir, tmp_path):
+def test_goes_on_on_a_terminal_with_a_progress_bar(
+        run, digits_dir, tmp_path):
     pty = pytest.importorskip('pty')
+    assert run('-e', 1)[0] == 0
     parent, child = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), *TINY, '--data', str(digits_dir),
-         '--no-plots', '-e', '3'], cwd=tmp_path, stdout=child, stderr=child)
+        [sys.executable, '-W', 'error', str(SCRIPT), *TINY, '--data',
+         str(digits_dir), '--no-plots', '-e', '3', '--resume'],
+        cwd=tmp_path, stdout=child, stderr=child)
     os.close(child)
     shown = b''
     while True:
@@ -235,4 +236,6 @@ def test_progress_bar_on_a_terminal(digits_dir, tmp_path):
     os.close(parent)
     assert process.wait() == 0
     assert b'this epoch [' in shown
-    assert b'3           ' in shown
+    plain = re.sub(rb'\033\[[0-9]*[AJ]', b'', shown)
+    rows = re.findall(rb'^([0-9]) ', plain, re.MULTILINE)
+    assert rows == [b'0', b'1', b'2', b'3']
