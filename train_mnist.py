@@ -7,6 +7,7 @@ After Chainer's own ``examples/mnist/train_mnist.py``.
 # in spawned processes, which import this file again.
 import shared_linear  # noqa: F401, I001
 
+import os
 import sys
 import tempfile
 from argparse import Namespace
@@ -41,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _stop(
             f'error: not enough memory, try a smaller --batchsize or --unit '
             f'({e})', 2)
+    except BrokenPipeError:
+        # What is left to be flushed at exit must not fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _stop('error: nobody reads the output any more', 2)
     except KeyboardInterrupt as e:
         return _stop(str(e) or 'stopped before training began', 130)
     return 0
@@ -166,9 +171,11 @@ def run(trainer: Trainer, n_epochs: int) -> None:
     try:
         # The error is reported once, in one line, by main().
         trainer.run(show_loop_exception_msg=False)
+    except BrokenPipeError:
+        raise
     except OSError as e:
         raise UserError(
-            f'stopped after {trainer.updater.epoch} epochs, '
+            f'stopped after epoch {trainer.updater.epoch}, '
             f'{e.filename or trainer.out}: {e.strerror or e}; '
             f'{_how_to_go_on(trainer)}') from e
     except KeyboardInterrupt:

@@ -33,20 +33,18 @@ class DrawCurves(extension.Extension):
 
     Args:
         key (str): Key of the value in the log, without ``'main/'``.
-        label (str): What the value is called on its axis.
     """
 
-    def __init__(self, key: str, label: str) -> None:
+    def __init__(self, key: str) -> None:
         self.key = key
-        self.label = label
-        self.name = f'DrawCurves/{key}'
 
-    def trigger(self, trainer: Trainer) -> bool:
-        """Says that an epoch has ended. It has no state to be resumed."""
+    def is_due(self, trainer: Trainer) -> bool:
+        """Is its trigger, with no state to be resumed: an epoch ended."""
         return trainer.updater.is_new_epoch
 
     def __call__(self, trainer: Trainer) -> None:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
 
         log = trainer.get_extension('LogReport').log
         figure = Figure(figsize=(6.4, 4.), layout='constrained')
@@ -58,8 +56,8 @@ class DrawCurves(extension.Extension):
                 for entry in log if prefix + self.key in entry]
             axes.plot(*zip(*points, strict=True), marker='.', label=name)
         axes.set_xlabel('epoch')
-        axes.set_ylabel(self.label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylabel(self.key)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=.3)
         axes.legend()
         write_atomically(

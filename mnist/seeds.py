@@ -26,10 +26,9 @@ def get_state() -> str:
     CuPy's has no state that can be kept. Nothing here draws from it: weights
     are drawn on the CPU, and so is the order of the digits.
     """
-    name, keys, position, has_gauss, gauss = numpy.random.get_state()
-    return json.dumps({
-        'python': random.getstate(),
-        'numpy': [name, keys.tolist(), position, has_gauss, gauss]})
+    state = numpy.random.get_state(legacy=False)
+    state['state']['key'] = state['state']['key'].tolist()
+    return json.dumps({'python': random.getstate(), 'numpy': state})
 
 
 def set_state(state: str) -> None:
@@ -37,5 +36,4 @@ def set_state(state: str) -> None:
     states = json.loads(state)
     version, internal, gauss = states['python']
     random.setstate((version, tuple(internal), gauss))
-    name, keys, *rest = states['numpy']
-    numpy.random.set_state((name, numpy.array(keys, numpy.uint32), *rest))
+    numpy.random.set_state(states['numpy'])

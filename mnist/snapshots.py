@@ -86,8 +86,8 @@ class TakeSnapshots(extension.Extension):
         self.last: Path | None = None
         self._written: list[tuple[Path, tuple[int, int]]] = []
 
-    def trigger(self, trainer: Trainer) -> bool:
-        """Says whether a snapshot is due. It has no state to be resumed."""
+    def is_due(self, trainer: Trainer) -> bool:
+        """Is its trigger, with no state to be resumed."""
         updater = trainer.updater
         before = int(updater.previous_epoch_detail or 0)
         if updater.epoch == before:
@@ -165,7 +165,7 @@ def read_newest(
     except OSError as e:
         raise UserError(
             f'nothing to resume from: {folder}: {e.strerror}') from e
-    for path in sorted(ages, key=ages.get, reverse=True):
+    for path in sorted(ages, key=ages.__getitem__, reverse=True):
         try:
             return read(path)
         except SnapshotError as e:

@@ -56,8 +56,10 @@ def make_trainer(
         call_before_training=True)
     trainer.extend(extensions.LogReport(), call_before_training=True)
     if plots:
-        trainer.extend(DrawCurves('loss', 'loss'))
-        trainer.extend(DrawCurves('accuracy', 'accuracy'))
+        for key in 'loss', 'accuracy':
+            curves = DrawCurves(key)
+            trainer.extend(
+                curves, name=f'DrawCurves/{key}', trigger=curves.is_due)
     trainer.extend(
         extensions.PrintReport(COLUMNS, out=_Console(sys.stdout)),
         name='PrintReport', call_before_training=True)
@@ -66,8 +68,9 @@ def make_trainer(
         trainer.extend(
             extensions.ProgressBar(update_interval=10),
             trigger=lambda trainer: True)
+    snapshots = TakeSnapshots(settings, frequency, n_epochs)
     trainer.extend(
-        TakeSnapshots(settings, frequency, n_epochs), name='TakeSnapshots')
+        snapshots, name='TakeSnapshots', trigger=snapshots.is_due)
     return trainer
 
 

@@ -152,7 +152,7 @@ def test_disk_that_fills_up(run, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert status == 2
     assert err.count('\n') == 1
-    assert 'stopped after 2 epochs' in err
+    assert 'stopped after epoch 2, ' in err
     assert 'No space left on device' in err
     assert 'snapshot_iter_6 is whole: go on with the same options' in err
     assert sorted(os.listdir(tmp_path / 'result')) == [
