@@ -120,7 +120,7 @@ def _from_package(reason: str) -> Digits:
 def _digits(train: Split, test: Split, origin: str) -> Digits:
     whole = (original.is_original(train, original.TRAIN)
              and original.is_original(test, original.TEST))
-    what = 'MNIST' if whole else 'IDX digits that are not the whole MNIST'
+    what = 'MNIST' if whole else 'digits that are not the whole MNIST'
     return Digits(
         _dataset(train), _dataset(test),
         f'{what}, {len(train.labels):,} to train and {len(test.labels):,} '

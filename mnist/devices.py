@@ -2,7 +2,7 @@
 import re
 
 import chainer
-import chainerx
+import chainerx  # type: ignore[import-untyped]
 from chainer.backends import cuda, intel64
 
 from mnist.errors import UserError

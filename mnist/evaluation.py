@@ -1,6 +1,5 @@
 """Loss and accuracy on the test digits."""
 from chainer import function, reporter
-from chainer.dataset import convert
 from chainer.training import extensions
 
 
@@ -22,8 +21,7 @@ class EvaluateEveryDigit(extensions.Evaluator):
             observation: dict = {}
             with reporter.report_scope(observation), \
                     function.no_backprop_mode():
-                self.get_target('main')(*convert._call_converter(
-                    self.converter, batch, self.device))
+                self.get_target('main')(*self.converter(batch, self.device))
             summary.add({
                 key: (value, len(batch))
                 for key, value in observation.items()})

@@ -35,7 +35,7 @@ def test_folder(tmp_path, gzipped):
     assert_digits(train, 30, seed=0)
     assert_digits(test, 20, seed=1)
     assert source == (
-        'IDX digits that are not the whole MNIST, 30 to train and 20 to '
+        'digits that are not the whole MNIST, 30 to train and 20 to '
         f'test on, from {folder}')
 
 
@@ -212,4 +212,4 @@ def test_mnist_itself_is_known_by_its_checksums(monkeypatch, digits_dir):
     content = bytearray((digits_dir / name).read_bytes())
     content[-1] = (content[-1] + 1) % 10
     (digits_dir / name).write_bytes(gzip.compress(content))
-    assert load_digits(digits_dir).source.startswith('IDX digits that are no')
+    assert load_digits(digits_dir).source.startswith('digits that are not')

@@ -34,7 +34,7 @@ def test_run_as_a_user_does(digits_dir, tmp_path):
     assert (process.returncode, err) == (0, '')
     assert out.startswith(
         'Device: @numpy\n'
-        '# data: IDX digits that are not the whole MNIST, 60 to train and '
+        '# data: digits that are not the whole MNIST, 60 to train and '
         f'25 to test on, from {digits_dir}\n'
         '# network: 784-20-10-10, second layer shared by 5 tiles\n'
         '# Minibatch-size: 10\n'
