@@ -252,7 +252,7 @@ class SharedLinear(chainer.Link):
 
     @property
     def in_size(self) -> int | None:
-        if not self.W.is_initialized:
+        if self.W.array is None:
             return None
         return self.n_tiles * self.W.shape[1]
 
@@ -283,7 +283,7 @@ class SharedLinear(chainer.Link):
             chainer.utils.type_check.InvalidType: If ``x`` does not fit.
 
         """
-        if not self.W.is_initialized:
+        if self.W.array is None and n_batch_axes > 0:
             self._initialize_params(
                 utils.size_of_shape(x.shape[n_batch_axes:]))
         return shared_linear(
@@ -355,7 +355,7 @@ def _initialize_as(array: NdArray | None) -> InitializerSpec | None:
 
 
 def _parameter_arrays(link):
-    if not link.W.is_initialized:
+    if link.W.array is None:
         raise ValueError(
             '{} has no weight yet: give it an in_size, or call it on an input '
             'first'.format(link))
