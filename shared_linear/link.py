@@ -334,9 +334,11 @@ def _dense_scale(
             initializers.Normal, initializers.One, initializers.Uniform,
             initializers.Zero):
         return 1
-    if kind in (
-            initializers.LeCunNormal, initializers.LeCunUniform,
-            initializers.Orthogonal):
+    if kind in (initializers.LeCunNormal, initializers.LeCunUniform):
+        return by_fan_in
+    if kind is initializers.Orthogonal and out_size <= width:
+        # As many unit vectors, n times shorter; else their deviation is
+        # that of columns, and says nothing of rows.
         return by_fan_in
     if kind in (initializers.HeNormal, initializers.HeUniform):
         fan_option = getattr(initializer, 'fan_option', 'fan_in')
