@@ -29,7 +29,8 @@ class SharedLinearFunction(function_node.FunctionNode):
                 'method must be one of {}, not {!r}'.format(
                     ', '.join(map(repr, METHODS)), method))
         self.method = method
-        self.n_tiles = n_tiles
+        self.n_tiles = (
+            None if n_tiles is None else tiling.check_n_tiles(n_tiles))
         self._folded = None
 
     def check_type_forward(self, in_types):
@@ -246,8 +247,9 @@ def shared_linear(
         ``x``.
 
     Raises:
-        ValueError: If ``n_batch_axes`` is not positive, or ``method`` is
-            unknown.
+        TypeError: If ``n_tiles`` is not an int.
+        ValueError: If ``n_batch_axes`` or ``n_tiles`` is not positive, or
+            ``method`` is unknown.
         chainer.utils.type_check.InvalidType: If the shapes or the dtypes do
             not fit.
 
