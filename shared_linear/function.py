@@ -58,7 +58,8 @@ class SharedLinearFunction(function_node.FunctionNode):
     def _check_widths(self, x_shape, W_shape):
         shapes = 'x.shape = {}, W.shape = {}'.format(x_shape, W_shape)
         if self.n_tiles is None:
-            if x_shape[1] < 1 or W_shape[1] < 1 or x_shape[1] % W_shape[1]:
+            n_tiles = _count_tiles(x_shape[1], W_shape[1])
+            if n_tiles < 1 or x_shape[1] != n_tiles * W_shape[1]:
                 raise type_check.InvalidType(
                     'x.shape[1] is a multiple of W.shape[1]', shapes)
         elif x_shape[1] != self.n_tiles * W_shape[1]:
@@ -70,7 +71,7 @@ class SharedLinearFunction(function_node.FunctionNode):
         self.retain_inputs((0, 1))  # b is not retained
         x, W = inputs[:2]
         if self.n_tiles is None:
-            self.n_tiles = x.shape[1] // W.shape[1]
+            self.n_tiles = _count_tiles(x.shape[1], W.shape[1])
 
         if self.method == 'tile':
             y = _dot(x, tiling.tile_array(W, self.n_tiles).T)
@@ -176,6 +177,11 @@ class SharedLinearGradWeight(function_node.FunctionNode):
                 self.method, self.n_tiles).apply((x, ggW))
             ret.append(F.cast(ggy, gy.dtype))
         return ret
+
+
+def _count_tiles(in_size: int, width: int) -> int:
+    # Two empty widths are those of a dense layer, as in F.linear.
+    return in_size // width if width else 1
 
 
 def _fold(x: NdArray, other: NdArray, n_tiles: int) -> NdArray:
