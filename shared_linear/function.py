@@ -38,9 +38,9 @@ class SharedLinearFunction(function_node.FunctionNode):
         type_check.expect(2 <= n_in, n_in <= 3)
         x_type, W_type = in_types[:2]
         type_check._argname((x_type, W_type), ('x', 'W'))
+        tiling.expect_float(x_type, 'x')
+        tiling.expect_float(W_type, 'W')
         type_check.expect(
-            x_type.dtype.kind == 'f',
-            W_type.dtype.kind == 'f',
             x_type.ndim == 2,
             W_type.ndim == 2,
         )

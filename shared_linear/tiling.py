@@ -23,10 +23,8 @@ class Fold(function_node.FunctionNode):
     def check_type_forward(self, in_types):
         type_check._argname(in_types, ('x',))
         x_type, = in_types
-        type_check.expect(
-            x_type.dtype.kind == 'f',
-            x_type.ndim >= 1,
-        )
+        expect_float(x_type, 'x')
+        type_check.expect(x_type.ndim >= 1)
         shape = type_check.eval(x_type.shape)
         if shape[-1] % self.n_tiles != 0:
             raise type_check.InvalidType(
@@ -52,10 +50,8 @@ class Tile(function_node.FunctionNode):
     def check_type_forward(self, in_types):
         type_check._argname(in_types, ('x',))
         x_type, = in_types
-        type_check.expect(
-            x_type.dtype.kind == 'f',
-            x_type.ndim >= 1,
-        )
+        expect_float(x_type, 'x')
+        type_check.expect(x_type.ndim >= 1)
 
     def forward(self, inputs):
         x, = inputs
@@ -117,6 +113,15 @@ def check_n_tiles(n_tiles: Any) -> int:
         raise ValueError(
             'n_tiles must be a positive int, not {}'.format(n_tiles))
     return n_tiles
+
+
+def expect_float(in_type: Any, name: str) -> None:
+    """Type check for a float array that names the dtype it met instead."""
+    dtype = type_check.eval(in_type.dtype)
+    if dtype.kind != 'f':
+        raise type_check.InvalidType(
+            '{}.dtype.kind == f'.format(name),
+            '{}.dtype = {}'.format(name, dtype))
 
 
 def describe_divisors(size: int, n_tiles: int) -> str:
