@@ -56,16 +56,17 @@ class SharedLinearFunction(function_node.FunctionNode):
             )
 
     def _check_widths(self, x_shape, W_shape):
-        shapes = 'x.shape = {}, W.shape = {}'.format(x_shape, W_shape)
         if self.n_tiles is None:
             n_tiles = _count_tiles(x_shape[1], W_shape[1])
             if n_tiles < 1 or x_shape[1] != n_tiles * W_shape[1]:
                 raise type_check.InvalidType(
-                    'x.shape[1] is a multiple of W.shape[1]', shapes)
+                    'x.shape[1] is a multiple of W.shape[1]',
+                    'x.shape = {}, W.shape = {}'.format(x_shape, W_shape))
         elif x_shape[1] != self.n_tiles * W_shape[1]:
             raise type_check.InvalidType(
                 'x.shape[1] == n_tiles * W.shape[1]',
-                '{}, n_tiles = {}'.format(shapes, self.n_tiles))
+                'x.shape = {}, W.shape = {}, n_tiles = {}'.format(
+                    x_shape, W_shape, self.n_tiles))
 
     def forward(self, inputs):
         self.retain_inputs((0, 1))  # b is not retained
@@ -198,10 +199,12 @@ def _dot(a: NdArray, b: NdArray) -> NdArray:
 
 
 def _product_dtype(a: NdArray, b: NdArray) -> Any:
-    dtype = numpy.promote_types(a.dtype, b.dtype)
-    if isinstance(a, numpy.ndarray):
+    dtype = a.dtype
+    if dtype != b.dtype:
+        dtype = numpy.promote_types(dtype, b.dtype)
+    if dtype == numpy.float16 and isinstance(a, numpy.ndarray):
         # No BLAS on the CPU multiplies float16.
-        dtype = numpy.promote_types(dtype, numpy.float32)
+        return numpy.dtype(numpy.float32)
     return dtype
 
 
