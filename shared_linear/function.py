@@ -31,7 +31,7 @@ class SharedLinearFunction(function_node.FunctionNode):
         self.method = method
         self.n_tiles = (
             None if n_tiles is None else tiling.check_n_tiles(n_tiles))
-        self._folded = None
+        self._folded: NdArray | None = None
 
     def check_type_forward(self, in_types):
         n_in = in_types.size()

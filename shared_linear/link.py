@@ -1,7 +1,7 @@
 """The layer as a link that takes the place of ``L.Linear``."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import chainer
@@ -14,6 +14,9 @@ from shared_linear.function import shared_linear
 if TYPE_CHECKING:
     from chainer import Variable
     from chainer.types import InitializerSpec, NdArray
+
+    # Chainer takes plain numbers and functions too, but does not say so.
+    InitializerLike = InitializerSpec | float | Callable[[NdArray], None]
 
 
 class SharedLinear(chainer.Link):
@@ -94,8 +97,8 @@ class SharedLinear(chainer.Link):
             in_size: int | None,
             out_size: int | None = None,
             nobias: bool = False,
-            initialW: InitializerSpec | None = None,
-            initial_bias: InitializerSpec | None = None,
+            initialW: InitializerLike | None = None,
+            initial_bias: InitializerLike | None = None,
             *,
             n_tiles: int,
     ) -> None:
@@ -106,8 +109,8 @@ class SharedLinear(chainer.Link):
         self.n_tiles = tiling.check_n_tiles(n_tiles)
 
         with self.init_scope():
-            self.W = variable.Parameter(_DenseVariance(
-                initializers._get_initializer(initialW), self.n_tiles))
+            self.W = variable.Parameter(
+                _DenseVariance(_get_initializer(initialW), self.n_tiles))
             if in_size is not None:
                 self._initialize_params(in_size)
 
@@ -117,7 +120,7 @@ class SharedLinear(chainer.Link):
                 if initial_bias is None:
                     initial_bias = 0
                 self.b = variable.Parameter(
-                    initializers._get_initializer(initial_bias), out_size)
+                    _get_initializer(initial_bias), out_size)
 
     def _initialize_params(self, in_size: int) -> None:
         if in_size % self.n_tiles != 0:
@@ -288,6 +291,10 @@ class SharedLinear(chainer.Link):
                 utils.size_of_shape(x.shape[n_batch_axes:]))
         return shared_linear(
             x, self.W, self.b, n_batch_axes, n_tiles=self.n_tiles)
+
+
+def _get_initializer(initializer: InitializerLike | None) -> Any:
+    return initializers._get_initializer(initializer)  # type: ignore[arg-type]
 
 
 class _DenseVariance(chainer.Initializer):
