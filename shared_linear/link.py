@@ -266,6 +266,9 @@ class SharedLinear(chainer.Link):
         yield 'nobias', self.b is None
         yield 'n_tiles', self.n_tiles
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def forward(
             self, x: Variable | NdArray, n_batch_axes: int = 1) -> Variable:
         """Applies the layer.
