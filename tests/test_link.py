@@ -179,7 +179,8 @@ def test_repr(lazy, nobias, expected):
 
 
 def test_parameters_have_the_names_of_L_Linear():
-    ours = [name for name, _ in sl.SharedLinear(12, 5, n_tiles=3).namedparams()]
+    link = sl.SharedLinear(12, 5, n_tiles=3)
+    ours = [name for name, _ in link.namedparams()]
     assert ours == [name for name, _ in L.Linear(12, 5).namedparams()]
     without = sl.SharedLinear(12, 5, nobias=True, n_tiles=3)
     assert without.b is None
