@@ -166,8 +166,8 @@ def main(argv=None):
         parser.add_argument(
             '--n-tiles', type=int, nargs='+', default=N_TILES, metavar='N')
         parser.add_argument(
-            '--seconds', type=float, default=4,
-            help='time for each batch size (default: 4), but three rounds '
+            '--seconds', type=float, default=2,
+            help='time for each batch size (default: 2), but three rounds '
                  'at least')
         parser.add_argument(
             '--no-torch', action='store_true',
@@ -177,27 +177,28 @@ def main(argv=None):
         __doc__.splitlines()[0], argv, add_arguments)
     torch = not args.no_torch and importlib.util.find_spec('torch') is not None
     results = []
+    columns = ['shared ms', 'shared / floor', 'dense / shared',
+               'tile / shared']
+    if torch:
+        columns += ['torch dense / shared', 'torch tile / shared']
     for in_size, out_size in args.size:
         all_n_tiles = [n for n in args.n_tiles if in_size % n == 0]
-        print('\n{} -> {}: forward, then forward + backward'.format(
-            in_size, out_size))
-        rows = []
+        rows = {part: [] for part in PARTS}
         for batch in args.batch:
             timings = measure(
                 args.device, batch, in_size, out_size, all_n_tiles,
                 args.seconds, torch)
             for n in all_n_tiles:
-                row = ['batch {}, n {}'.format(batch, n)]
                 for part in PARTS:
-                    row += report(
-                        results, timings, part, batch, in_size, out_size, n,
-                        torch)
-                rows.append(row)
-        columns = ['ms', '/ floor', 'dense /', 'tile /']
-        if torch:
-            columns += ['torch /', 'torch tile /']
-        harness.print_table(
-            ['size'] + columns * 2, rows)
+                    rows[part].append([
+                        'batch {}, n {}'.format(batch, n),
+                        *report(results, timings, part, batch, in_size,
+                                out_size, n, torch)])
+        for part, title in zip(
+                PARTS, ('forward', 'forward + backward'), strict=True):
+            print('\n{} -> {}, {}: median (quartiles)'.format(
+                in_size, out_size, title))
+            harness.print_table(['size', *columns], rows[part])
     path = harness.save(args, __file__, results)
     print('\nwritten: {}'.format(path))
     if (args.size, args.batch) == (SIZES, BATCHES):

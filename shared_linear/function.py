@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import chainer
 import chainer.functions as F
 import numpy
 from chainer import function_node, utils
@@ -31,7 +30,6 @@ class SharedLinearFunction(function_node.FunctionNode):
         self.method = method
         self.n_tiles = (
             None if n_tiles is None else tiling.check_n_tiles(n_tiles))
-        self._folded: NdArray | None = None
 
     def check_type_forward(self, in_types):
         n_in = in_types.size()
@@ -77,13 +75,7 @@ class SharedLinearFunction(function_node.FunctionNode):
         if self.method == 'tile':
             y = _dot(x, tiling.tile_array(W, self.n_tiles).T)
         else:
-            folded = _fold(x, W, self.n_tiles)
-            y = _dot(folded, W.T)
-            # What backward can use again may stay, as far as it takes no
-            # more memory than the n - 1 tiles of W that are not there.
-            if (chainer.config.enable_backprop
-                    and folded.nbytes <= (self.n_tiles - 1) * W.nbytes):
-                self._folded = folded
+            y = _dot(_fold(x, W, self.n_tiles), W.T)
 
         if len(inputs) == 3:
             y += inputs[2]
@@ -98,15 +90,10 @@ class SharedLinearFunction(function_node.FunctionNode):
                 self.method, self.n_tiles, x.dtype).apply((W, gy))
         if 1 in indexes:
             ret += SharedLinearGradWeight(
-                self.method, self.n_tiles, W.dtype, self._folded
-            ).apply((x, gy))
+                self.method, self.n_tiles, W.dtype).apply((x, gy))
         if 2 in indexes:
             ret.append(F.sum(gy, axis=0))
         return ret
-
-    def unchain(self):
-        super().unchain()
-        self._folded = None
 
 
 class SharedLinearGradData(function_node.FunctionNode):
@@ -147,11 +134,10 @@ class SharedLinearGradWeight(function_node.FunctionNode):
 
     """gW = fold(gy^T x) = gy^T fold(x)."""
 
-    def __init__(self, method, n_tiles, W_dtype, folded=None):
+    def __init__(self, method, n_tiles, W_dtype):
         self.method = method
         self.n_tiles = n_tiles
         self.W_dtype = W_dtype
-        self._folded = folded
 
     def forward(self, inputs):
         self.retain_inputs((0, 1))
@@ -159,11 +145,9 @@ class SharedLinearGradWeight(function_node.FunctionNode):
         if self.method == 'tile':
             gW = tiling.fold_array(_dot(gy.T, x), self.n_tiles)
         else:
-            folded = self._folded
-            if folded is None:
-                folded = _fold(x, gy, self.n_tiles)
-            gW = _dot(gy.T, folded)
-        self._folded = None
+            # x is folded again. Keeping the sums from forward would save
+            # 1 to 4 % of the time, and keep 1 / n of x alive beside it.
+            gW = _dot(gy.T, _fold(x, gy, self.n_tiles))
         return gW.astype(self.W_dtype, copy=False),
 
     def backward(self, indexes, grad_outputs):

@@ -5,6 +5,7 @@ import reference
 
 import shared_linear as sl
 
+# NumPy always; CuPy is marked gpu, and skipped where there is none.
 BACKENDS = [{}, {'use_cuda': True}]
 if chainerx.is_available():
     BACKENDS += [{'use_chainerx': True, 'chainerx_device': 'native:0'}]

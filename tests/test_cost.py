@@ -107,7 +107,7 @@ def test_no_memory_order_is_copied_first(order):
 
 
 def test_backward_allocates_the_gradients_alone():
-    """gx is tiled from gy W; the folded input is still there for gW."""
+    """gx is tiled from gy W, and x is folded for gW."""
     args = inputs()
     y = sl.shared_linear(*args)
     y.grad = draw(BATCH, OUT)
@@ -134,7 +134,7 @@ def test_no_work_for_the_gradient_of_a_first_layers_input(folds):
 
     with Names(), memory() as m:
         y.backward()
-    assert m.peak <= W + B + SLACK
+    assert m.peak <= W + B + FOLDED + SLACK
     assert function.SharedLinearGradData not in functions
     assert function.SharedLinearGradWeight in functions
     assert x.grad is None
@@ -151,31 +151,22 @@ def test_no_work_for_the_gradient_of_a_weight_that_asks_for_none():
     assert W_.grad is None
 
 
-def test_x_is_folded_once_for_forward_and_backward(folds):
-    y = sl.shared_linear(*inputs())
-    del folds[:-1]  # that of inputs()
-    y.grad = draw(BATCH, OUT)
-    y.backward()
-    assert folds == [(BATCH, IN)]
-
-
-@pytest.mark.parametrize('batch, kept', [
-    (BATCH, True),
-    # The n - 1 tiles of W that sharing saved, in rows of the folded input.
-    ((N - 1) * OUT, True),
-    ((N - 1) * OUT + 1, False)])
-def test_the_folded_input_stays_within_what_sharing_saved(batch, kept, folds):
+@pytest.mark.parametrize('batch', [1, BATCH, 16 * BATCH])
+def test_forward_keeps_the_result_alone(batch):
     """A training step never holds more than with a dense layer."""
     args = inputs(batch)
-    del folds[:]
     with memory() as m:
         y = sl.shared_linear(*args)
-    result = 4 * batch * OUT
-    folded = 4 * batch * WIDTH if kept else 0
-    assert result + folded <= m.kept <= result + folded + SLACK
-    y.grad = draw(batch, OUT)
+    assert m.kept <= y.array.nbytes + SLACK
+
+
+def test_x_is_read_once_by_forward_and_once_by_backward(folds):
+    y = sl.shared_linear(*inputs())
+    del folds[:-1]  # that of inputs()
+    assert folds == [(BATCH, IN)]
+    y.grad = draw(BATCH, OUT)
     y.backward()
-    assert len(folds) == (1 if kept else 2)
+    assert folds == 2 * [(BATCH, IN)]
 
 
 def test_with_one_tile_nothing_is_kept_beside_x():
@@ -191,14 +182,6 @@ def test_nothing_is_kept_in_no_backprop_mode():
         y = sl.shared_linear(*args)
     assert m.kept <= Y + SLACK
     assert y.creator is None
-
-
-def test_unchaining_frees_the_folded_input():
-    args = inputs()
-    with memory() as m:
-        y = sl.shared_linear(*args)
-        y.unchain_backward()
-    assert m.kept <= Y + SLACK
 
 
 def test_a_dropped_graph_frees_all():

@@ -26,6 +26,9 @@ TABLE = {
     'in_size, only a smaller one divides': (
         lambda: sl.SharedLinear(10, 5, n_tiles=20),
         ValueError, ['20', '10', 'nearest that does is 10']),
+    'in_size that is negative': (
+        lambda: sl.SharedLinear(-3, 5, n_tiles=2),
+        ValueError, ['in_size', 'n_tiles', '2', '-3']),
     'in_size of the first input': (
         lambda: sl.SharedLinear(5, n_tiles=7)(X),
         ValueError, ['in_size', 'n_tiles', '7', '12', '6 and 12']),

@@ -19,14 +19,14 @@ from shared_linear import function
         {'x_dtype': 'd', 'W_dtype': 'f'},
     ],
     [
-        {'batch_shape': (4,), 'data_shape': (12,)},
-        {'batch_shape': (1,), 'data_shape': (3, 2, 2)},
-        {'batch_shape': (2, 3, 1), 'data_shape': (6, 2)},
+        {'batch_shape': (4,), 'data_shape': (12,), 'contiguous': 'C'},
+        {'batch_shape': (4,), 'data_shape': (12,), 'contiguous': None},
+        {'batch_shape': (1,), 'data_shape': (3, 2, 2), 'contiguous': None},
+        {'batch_shape': (2, 3, 1), 'data_shape': (6, 2), 'contiguous': 'C'},
     ],
     [{'n_tiles': 1}, {'n_tiles': 3}],
     [{'nobias': True}, {'nobias': False}],
     [{'method': 'fold'}, {'method': 'tile'}],
-    [{'contiguous': 'C'}, {'contiguous': None}],
 ))
 @testing.inject_backend_tests(None, cases.BACKENDS)
 class TestSharedLinear(cases.SharedLinearCase, testing.FunctionTestCase):

@@ -21,13 +21,12 @@ import shared_linear as sl
         {'x_dtype': 'f', 'W_dtype': 'e'},
     ],
     [
-        {'batch_shape': (4,), 'data_shape': (12,)},
-        {'batch_shape': (2, 3), 'data_shape': (3, 2, 2)},
+        {'batch_shape': (4,), 'data_shape': (12,), 'contiguous': None},
+        {'batch_shape': (2, 3), 'data_shape': (3, 2, 2), 'contiguous': 'C'},
     ],
     [{'n_tiles': 1}, {'n_tiles': 4}],
     [{'nobias': True}, {'nobias': False}],
     [{'lazy': True}, {'lazy': False}],
-    [{'contiguous': 'C'}, {'contiguous': None}],
 ))
 @testing.inject_backend_tests(None, cases.BACKENDS)
 class TestSharedLinear(testing.LinkTestCase):
