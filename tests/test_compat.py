@@ -169,7 +169,7 @@ def test_missing_cudnn_is_no_news(monkeypatch):
     with pytest.warns(UserWarning, match='cuDNN is not enabled'):
         cuda.check_cuda_available()
     monkeypatch.delattr(cuda.check_cuda_available, '_already_warned')
-    _compat.accept_missing_cudnn()
+    _compat.ready_chainer()
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         cuda.check_cuda_available()
