@@ -19,7 +19,18 @@ METHODS = ('fold', 'tile')
 
 class SharedLinearFunction(function_node.FunctionNode):
 
-    """y = x tile(W)^T + b = fold(x) W^T + b."""
+    """y = x tile(W)^T + b = fold(x) W^T + b.
+
+    The node that :func:`shared_linear` makes, of x (B, n * m), W (M, m) and,
+    if there is a bias, b (M,). Given gy (B, M), its gradients are
+
+        gx = gy tile(W) = tile(gy W),
+        gW = fold(gy^T x) = gy^T fold(x),
+        gb = the sum of gy over the batch:
+
+    that of a shared weight is the sum over its copies (Chen et al.,
+    Compressing Neural Networks with the Hashing Trick, 2015).
+    """
 
     def __init__(
             self, method: str = 'fold', n_tiles: int | None = None) -> None:
@@ -215,6 +226,9 @@ def shared_linear(
     left one takes :math:`2 B n m M` floating-point operations for a batch of
     :math:`B`, the right one :math:`n` times fewer. With :math:`n = 1` it is
     :func:`chainer.functions.linear`.
+
+    ``x`` and ``W`` may differ in dtype. They are multiplied in the wider of
+    both, float16 on the CPU in float32, and the result is rounded once.
 
     Args:
         x (:class:`~chainer.Variable` or :ref:`ndarray`): Input variable, a

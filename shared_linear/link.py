@@ -57,6 +57,9 @@ class SharedLinear(chainer.Link):
             bias: zero by default. An array has shape ``(out_size,)``.
         n_tiles (int): Number of tiles of the input that share the weight.
 
+    The parameters have the dtype of ``chainer.config.dtype``, unless an
+    initializer brings its own.
+
     Raises:
         TypeError: If ``n_tiles`` is not an int.
         ValueError: If ``n_tiles`` is not positive or does not divide
@@ -273,6 +276,8 @@ class SharedLinear(chainer.Link):
             self, x: Variable | NdArray, n_batch_axes: int = 1) -> Variable:
         """Applies the layer.
 
+        .. math:: y = x \\, tile(W)^\\top + b
+
         Args:
             x (:class:`~chainer.Variable` or :ref:`ndarray`): Batch of input
                 vectors, a float array whose axes behind the first
@@ -280,13 +285,21 @@ class SharedLinear(chainer.Link):
             n_batch_axes (int): Number of minibatch axes, greater than 0.
 
         Returns:
-            ~chainer.Variable: Output, with one axis of ``out_size`` behind
-            the minibatch axes.
+            ~chainer.Variable: Output of the dtype of ``x``, with one axis of
+            ``out_size`` behind the minibatch axes.
 
         Raises:
             ValueError: If the first input gives a size that ``n_tiles`` does
                 not divide.
             chainer.utils.type_check.InvalidType: If ``x`` does not fit.
+
+        .. admonition:: Example
+
+            >>> layer = sl.SharedLinear(12, 2, n_tiles=3)
+            >>> layer(np.ones((4, 3, 2, 2), np.float32)).shape
+            (4, 2)
+            >>> layer(np.ones((4, 5, 12), np.float32), n_batch_axes=2).shape
+            (4, 5, 2)
 
         """
         if self.W.array is None and n_batch_axes > 0:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 class Fold(function_node.FunctionNode):
 
-    """Adds the tiles of the last axis."""
+    """Adds the tiles of the last axis: (..., n * m) -> (..., m).
+
+    The node that :func:`fold` makes; its gradient is :class:`Tile`.
+    """
 
     def __init__(self, n_tiles: int) -> None:
         self.n_tiles = check_n_tiles(n_tiles)
@@ -43,7 +46,10 @@ class Fold(function_node.FunctionNode):
 
 class Tile(function_node.FunctionNode):
 
-    """Repeats the last axis."""
+    """Repeats the last axis: (..., m) -> (..., n * m).
+
+    The node that :func:`tile` makes; its gradient is :class:`Fold`.
+    """
 
     def __init__(self, n_tiles: int) -> None:
         self.n_tiles = check_n_tiles(n_tiles)
@@ -217,6 +223,11 @@ def tile(x: Variable | NdArray, n_tiles: int) -> Variable:
         >>> x = np.array([1, 2], np.float32)
         >>> sl.tile(x, 3).array
         array([1., 2., 1., 2., 1., 2.], dtype=float32)
+
+        Repeating and adding up is a multiplication by ``n_tiles``:
+
+        >>> sl.fold(sl.tile(x, 3), 3).array
+        array([3., 6.], dtype=float32)
 
     """
     return Tile(n_tiles).apply((x,))[0]
