@@ -197,7 +197,7 @@ def _product_dtype(a: NdArray, b: NdArray) -> Any:
     dtype = a.dtype
     if dtype != b.dtype:
         dtype = numpy.promote_types(dtype, b.dtype)
-    if dtype == numpy.float16 and isinstance(a, numpy.ndarray):
+    if dtype.char == 'e' and isinstance(a, numpy.ndarray):
         # No BLAS on the CPU multiplies float16.
         return numpy.dtype(numpy.float32)
     return dtype
