@@ -86,9 +86,9 @@ def fold_array(x: NdArray, n_tiles: int, dtype: Any = None) -> NdArray:
     width = x.shape[-1] // n_tiles
     # Splitting an axis makes a view, whatever the strides are.
     tiles = x.reshape(x.shape[:-1] + (n_tiles, width))
-    if not isinstance(tiles, numpy.ndarray):
+    if not isinstance(tiles, numpy.ndarray) or tiles.dtype != dtype:
+        # Casts as it goes; a copy of x in the wider dtype takes as long.
         return tiles.sum(axis=-2, dtype=dtype)
-    tiles = tiles.astype(dtype, copy=False)
     if tiles.strides[-1] == tiles.itemsize:
         # BLAS streams each row once, three times as fast as ndarray.sum.
         sums = numpy.matmul(_row_of_ones(n_tiles, dtype), tiles)

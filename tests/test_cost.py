@@ -106,6 +106,14 @@ def test_no_memory_order_is_copied_first(order):
     assert m.peak <= FOLDED + SLACK
 
 
+@pytest.mark.parametrize('dtype, wider', [('e', 'f'), ('f', 'd')])
+def test_no_copy_of_x_in_a_wider_dtype(dtype, wider):
+    x, dtype = draw(BATCH, IN, dtype=dtype), numpy.dtype(wider)
+    with memory() as m:
+        tiling.fold_array(x, N, dtype)
+    assert m.peak <= BATCH * WIDTH * dtype.itemsize + SLACK
+
+
 def test_backward_allocates_the_gradients_alone():
     """gx is tiled from gy W, and x is folded for gW."""
     args = inputs()
