@@ -279,6 +279,6 @@ def _stack(batch):
 def repeatable(x: Any) -> Any:
     """Calibration inputs that can be read several times."""
     x = variable.as_array(x)
-    if isinstance(x, iterator_module.Iterator) or not hasattr(x, '__next__'):
+    if hasattr(x, 'reset') or not hasattr(x, '__next__'):
         return x
     return list(itertools.chain.from_iterable(iterate_batches(x)))

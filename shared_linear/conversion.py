@@ -29,6 +29,7 @@ def share_weights(
         budget: float | None = None,
         exclude: Iterable[str] | str = (),
         refit: bool = True,
+        add_bias: bool = False,
         seed: int = 0,
         n_sweeps: int | None = None,
         time_limit: float | None = None,
@@ -76,6 +77,7 @@ def share_weights(
         exclude (str or iterable of str): Patterns of paths of layers that
             are to stay as they are.
         refit (bool): Whether dense layers behind shared ones are fitted, too.
+        add_bias (bool): Whether shared layers get a bias where there was none.
         seed (int): See :func:`group_inputs`, as for all that follow.
         n_sweeps (int): Step limit of the search, for each layer.
         time_limit (float): Time limit of the search, for each layer.
@@ -113,12 +115,12 @@ def share_weights(
     _check_arguments(model, n_tiles, budget)
     x = calibration.repeatable(x)
     with capture.same_random_numbers() as wind_back:
-        sharing = _Sharing(model, x, exclude, wind_back)
+        sharing = _Sharing(model, x, exclude, add_bias, wind_back)
         if budget is None:
             numbers = sharing.match(n_tiles)
         else:
             numbers = budget_module.allot(
-                budget, sharing.count_parameters(),
+                budget, *sharing.count_parameters(),
                 sharing.errors_by_n_tiles(seed))
         search = {
             'seed': seed, 'n_sweeps': n_sweeps, 'time_limit': time_limit,
@@ -131,8 +133,9 @@ class _Sharing:
 
     """A model in the course of becoming a shared one."""
 
-    def __init__(self, model, x, exclude, wind_back):
+    def __init__(self, model, x, exclude, add_bias, wind_back):
         self.x = x
+        self.add_bias = add_bias
         self.wind_back = wind_back
         self.original = capture.copy_model(model)
         self.new = capture.copy_model(model)
@@ -249,7 +252,8 @@ class _Sharing:
                 (self.new, self._links_of_new()[path]))]
         if (inputs[0] == inputs[1]).all():
             return  # It is behind no shared layer.
-        W, b, self.errors[path] = self._fit(path, self.new).solve(1)
+        W, b, self.errors[path] = self._fit(
+            path, self.new, may_add_bias=False).solve(1)
         _write(self._links_of_new()[path], W, b)
 
     def _put_in_layer_before(self, path, run, order):
@@ -290,7 +294,7 @@ class _Sharing:
         links = dict(self.new.namedlinks(skipself=True))
         return {path: links[path] for path in self.layers}
 
-    def _fit(self, path, fed_by):
+    def _fit(self, path, fed_by, may_add_bias=True):
         """The least-squares problem of a layer.
 
         Its inputs are those in the model ``fed_by``, or in the original.
@@ -314,7 +318,7 @@ class _Sharing:
                 raise ValueError('{}: {}'.format(path, error)) from error
         return calibration.Fit(
             moments, W, None if b is None else b.astype(numpy.float64),
-            has_bias=b is not None)
+            has_bias=b is not None or may_add_bias and self.add_bias)
 
     def _batches(self):
         """Calibration inputs in batches; there is at least one."""

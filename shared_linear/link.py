@@ -1,7 +1,7 @@
 """The layer as a link that takes the place of ``L.Linear``."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import chainer
@@ -15,6 +15,9 @@ from shared_linear.function import apply_shared_linear
 if TYPE_CHECKING:
     from chainer import Variable
     from chainer.types import InitializerSpec, NdArray
+
+    # Chainer takes plain numbers and functions too, but does not say so.
+    InitializerLike = InitializerSpec | float | Callable[[NdArray], None]
 
 
 class SharedLinear(chainer.Link):
@@ -62,6 +65,9 @@ class SharedLinear(chainer.Link):
             link and moved with it, but not trained. :func:`group_inputs`
             finds one from data.
 
+    The parameters have the dtype of ``chainer.config.dtype``, unless an
+    initializer brings its own.
+
     Raises:
         TypeError: If ``n_tiles`` is not an int, or ``order`` not of ints.
         ValueError: If ``n_tiles`` is not positive or does not divide
@@ -104,8 +110,8 @@ class SharedLinear(chainer.Link):
             in_size: int | None,
             out_size: int | None = None,
             nobias: bool = False,
-            initialW: InitializerSpec | None = None,
-            initial_bias: InitializerSpec | None = None,
+            initialW: InitializerLike | None = None,
+            initial_bias: InitializerLike | None = None,
             *,
             n_tiles: int,
             order: NdArray | None = None,
@@ -122,8 +128,8 @@ class SharedLinear(chainer.Link):
         self._set_order(order)
 
         with self.init_scope():
-            self.W = variable.Parameter(_DenseVariance(
-                initializers._get_initializer(initialW), self.n_tiles))
+            self.W = variable.Parameter(
+                _DenseVariance(_get_initializer(initialW), self.n_tiles))
             if in_size is not None:
                 self._initialize_params(in_size)
 
@@ -133,7 +139,7 @@ class SharedLinear(chainer.Link):
                 if initial_bias is None:
                     initial_bias = 0
                 self.b = variable.Parameter(
-                    initializers._get_initializer(initial_bias), out_size)
+                    _get_initializer(initial_bias), out_size)
 
     def _set_order(self, order: NdArray | None) -> None:
         # Without an order the link's snapshot is that of a dense layer.
@@ -367,7 +373,7 @@ class SharedLinear(chainer.Link):
 
     @property
     def in_size(self) -> int | None:
-        if not self.W.is_initialized:
+        if self.W.array is None:
             return None
         return self.n_tiles * self.W.shape[1]
 
@@ -380,9 +386,14 @@ class SharedLinear(chainer.Link):
         if self.order is not None:
             yield 'order', 'int32[{}]'.format(self.order.size)
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def forward(
             self, x: Variable | NdArray, n_batch_axes: int = 1) -> Variable:
         """Applies the layer.
+
+        .. math:: y = x \\, tile(W)^\\top + b
 
         Args:
             x (:class:`~chainer.Variable` or :ref:`ndarray`): Batch of input
@@ -391,20 +402,32 @@ class SharedLinear(chainer.Link):
             n_batch_axes (int): Number of minibatch axes, greater than 0.
 
         Returns:
-            ~chainer.Variable: Output, with one axis of ``out_size`` behind
-            the minibatch axes.
+            ~chainer.Variable: Output of the dtype of ``x``, with one axis of
+            ``out_size`` behind the minibatch axes.
 
         Raises:
             ValueError: If the first input gives a size that ``n_tiles`` does
                 not divide.
             chainer.utils.type_check.InvalidType: If ``x`` does not fit.
 
+        .. admonition:: Example
+
+            >>> layer = sl.SharedLinear(12, 2, n_tiles=3)
+            >>> layer(np.ones((4, 3, 2, 2), np.float32)).shape
+            (4, 2)
+            >>> layer(np.ones((4, 5, 12), np.float32), n_batch_axes=2).shape
+            (4, 5, 2)
+
         """
-        if not self.W.is_initialized:
+        if self.W.array is None and n_batch_axes > 0:
             self._initialize_params(
                 utils.size_of_shape(x.shape[n_batch_axes:]))
         return apply_shared_linear(
             x, self.W, self.b, n_batch_axes, 'fold', self.n_tiles, self.order)
+
+
+def _get_initializer(initializer: InitializerLike | None) -> Any:
+    return initializers._get_initializer(initializer)  # type: ignore[arg-type]
 
 
 class _DenseVariance(chainer.Initializer):
@@ -451,9 +474,11 @@ def _dense_scale(
             initializers.Normal, initializers.One, initializers.Uniform,
             initializers.Zero):
         return 1
-    if kind in (
-            initializers.LeCunNormal, initializers.LeCunUniform,
-            initializers.Orthogonal):
+    if kind in (initializers.LeCunNormal, initializers.LeCunUniform):
+        return by_fan_in
+    if kind is initializers.Orthogonal and out_size <= width:
+        # As many unit vectors, n times shorter; else their deviation is
+        # that of columns, and says nothing of rows.
         return by_fan_in
     if kind in (initializers.HeNormal, initializers.HeUniform):
         fan_option = getattr(initializer, 'fan_option', 'fan_in')
@@ -480,7 +505,7 @@ def _to_float64(array):
 
 
 def _parameter_arrays(link):
-    if not link.W.is_initialized:
+    if link.W.array is None:
         raise ValueError(
             '{} has no weight yet: give it an in_size, or call it on an input '
             'first'.format(link))

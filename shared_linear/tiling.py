@@ -21,7 +21,10 @@ GATHER_BYTES = 2 ** 18
 
 class Fold(function_node.FunctionNode):
 
-    """Adds the tiles of the last axis."""
+    """Adds the tiles of the last axis: (..., n * m) -> (..., m).
+
+    The node that :func:`fold` makes; its gradient is :class:`Tile`.
+    """
 
     def __init__(self, n_tiles: int, order: NdArray | None = None) -> None:
         self.n_tiles = check_n_tiles(n_tiles)
@@ -30,10 +33,8 @@ class Fold(function_node.FunctionNode):
     def check_type_forward(self, in_types):
         type_check._argname(in_types, ('x',))
         x_type, = in_types
-        type_check.expect(
-            x_type.dtype.kind == 'f',
-            x_type.ndim >= 1,
-        )
+        expect_float(x_type, 'x')
+        type_check.expect(x_type.ndim >= 1)
         shape = type_check.eval(x_type.shape)
         if self.order is not None and shape[-1] != self.order.size:
             raise type_check.InvalidType(
@@ -57,7 +58,10 @@ class Fold(function_node.FunctionNode):
 
 class Tile(function_node.FunctionNode):
 
-    """Repeats the last axis."""
+    """Repeats the last axis: (..., m) -> (..., n * m).
+
+    The node that :func:`tile` makes; its gradient is :class:`Fold`.
+    """
 
     def __init__(self, n_tiles: int, order: NdArray | None = None) -> None:
         self.n_tiles = check_n_tiles(n_tiles)
@@ -66,10 +70,8 @@ class Tile(function_node.FunctionNode):
     def check_type_forward(self, in_types):
         type_check._argname(in_types, ('x',))
         x_type, = in_types
-        type_check.expect(
-            x_type.dtype.kind == 'f',
-            x_type.ndim >= 1,
-        )
+        expect_float(x_type, 'x')
+        type_check.expect(x_type.ndim >= 1)
         if self.order is not None:
             shape = type_check.eval(x_type.shape)
             if self.n_tiles * shape[-1] != self.order.size:
@@ -114,9 +116,9 @@ def fold_array(
         return gather(rows, n_tiles, dtype, order).reshape(shape)
     # Splitting an axis makes a view, whatever the strides are.
     tiles = x.reshape(x.shape[:-1] + (n_tiles, width))
-    if not isinstance(tiles, numpy.ndarray):
+    if not isinstance(tiles, numpy.ndarray) or tiles.dtype != dtype:
+        # Casts as it goes; a copy of x in the wider dtype takes as long.
         return tiles.sum(axis=-2, dtype=dtype)
-    tiles = tiles.astype(dtype, copy=False)
     if tiles.strides[-1] == tiles.itemsize:
         # BLAS streams each row once, three times as fast as ndarray.sum.
         sums = numpy.matmul(_row_of_ones(n_tiles, dtype), tiles)
@@ -240,6 +242,15 @@ def check_n_tiles(n_tiles: Any) -> int:
     return n_tiles
 
 
+def expect_float(in_type: Any, name: str) -> None:
+    """Type check for a float array that names the dtype it met instead."""
+    dtype = type_check.eval(in_type.dtype)
+    if dtype.kind != 'f':
+        raise type_check.InvalidType(
+            '{}.dtype.kind == f'.format(name),
+            '{}.dtype = {}'.format(name, dtype))
+
+
 def describe_divisors(size: int, n_tiles: int) -> str:
     """Says that ``n_tiles`` does not divide ``size``, and what near it does.
 
@@ -354,6 +365,11 @@ def tile(
         array([1., 2., 1., 2., 1., 2.], dtype=float32)
         >>> sl.tile(x, 3, order=[0, 3, 1, 4, 2, 5]).array
         array([1., 1., 1., 2., 2., 2.], dtype=float32)
+
+        Repeating and adding up is a multiplication by ``n_tiles``:
+
+        >>> sl.fold(sl.tile(x, 3), 3).array
+        array([3., 6.], dtype=float32)
 
     """
     return Tile(n_tiles, order_beside(x, order)).apply((x,))[0]
