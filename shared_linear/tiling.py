@@ -115,7 +115,7 @@ def fold_array(
         rows = x.reshape(utils.size_of_shape(shape[:-1]), x.shape[-1])
         return gather(rows, n_tiles, dtype, order).reshape(shape)
     # Splitting an axis makes a view, whatever the strides are.
-    tiles = x.reshape(x.shape[:-1] + (n_tiles, width))
+    tiles: Any = x.reshape(x.shape[:-1] + (n_tiles, width))
     if not isinstance(tiles, numpy.ndarray) or tiles.dtype != dtype:
         # Casts as it goes; a copy of x in the wider dtype takes as long.
         return tiles.sum(axis=-2, dtype=dtype)
@@ -127,7 +127,7 @@ def fold_array(
 
 
 @functools.lru_cache
-def _row_of_ones(size: int, dtype: Any) -> numpy.ndarray:
+def _row_of_ones(size: int, dtype: Any) -> Any:
     return numpy.ones((1, size), dtype)
 
 
