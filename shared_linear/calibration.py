@@ -248,11 +248,12 @@ def iterate_batches(x: Any, batch_size: int = BATCH_SIZE) -> Iterator[Any]:
             yield _stack(batch)
             if getattr(x, 'is_new_epoch', False):
                 break
-    elif hasattr(x, '__len__') and hasattr(x, '__getitem__'):
+    elif (hasattr(x, '__len__') and hasattr(x, '__getitem__')
+            and not isinstance(x, (str, bytes, dict))):
         for start in range(0, len(x), batch_size):
             stop = min(start + batch_size, len(x))
             yield _stack([x[i] for i in range(start, stop)])
-    elif hasattr(x, '__iter__'):
+    elif hasattr(x, '__next__'):
         for batch in x:
             yield _stack(batch)
     else:

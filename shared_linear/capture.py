@@ -266,10 +266,12 @@ def replace_link(model: Any, path: str, link: Any) -> None:
             if isinstance(parent, chainer.ChainList) else parent[name])
     if isinstance(parent, chainer.ChainList):
         old = parent._children[int(last)]
-        # A Sequential counts its functions, too.
-        for i in range(len(parent)):
-            if parent[i] is old:
-                parent[i] = link
+        # Sequential's own assignment may change the places of its links, and
+        # so their paths.
+        chainer.ChainList.__setitem__(parent, int(last), link)
+        if isinstance(parent, chainer.Sequential):
+            parent._layers = [
+                link if layer is old else layer for layer in parent._layers]
     else:
         delattr(parent, last)
         with parent.init_scope():

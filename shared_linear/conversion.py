@@ -126,6 +126,7 @@ def share_weights(
             'seed': seed, 'n_sweeps': n_sweeps, 'time_limit': time_limit,
             'progress': progress}
         sharing.share(numbers, refit, search)
+        sharing.new.cleargrads()
     return sharing.new, sharing.report()
 
 
@@ -139,10 +140,12 @@ class _Sharing:
         self.wind_back = wind_back
         self.original = capture.copy_model(model)
         self.new = capture.copy_model(model)
-        self.new.cleargrads()
         layers = _dense_layers(self.original)
         excluded = _matching(layers, exclude)
         self.open = [path for path in layers if path not in excluded]
+        if not self.open:
+            raise ValueError('there is no layer to share: every layer is '
+                             'excluded')
         self.compared = next(self._batches())[:N_COMPARED]
         calls = self._run(
             self.original, self.compared, layers).calls
