@@ -22,7 +22,6 @@ import tracemalloc  # noqa: E402
 import numpy  # noqa: E402
 
 import shared_linear as sl  # noqa: E402
-
 from benchmarks.layer_speed import TiledLinear  # noqa: E402
 
 import chainer  # noqa: E402  isort: skip

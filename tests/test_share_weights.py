@@ -162,7 +162,7 @@ def test_elsewhere_the_order_is_kept(forward, monkeypatch):
     y, z = model(inputs()), new(inputs())
     if isinstance(y, dict):
         y, z = (F.concat([r['scores'], *r['features']]) for r in (y, z))
-    assert ((z - y).array ** 2).mean() < 1e-3 * y.array.var(0).mean()
+    assert ((z - y).array ** 2).mean() < 1e-2 * y.array.var(0).mean()
 
 
 def test_original_untouched():
