@@ -74,7 +74,8 @@ class Edit:
         input (int): Index of the input that it changes.
         output (int): Index of the output that it changes.
         factory (Portable): Makes one layer for each place, or ``None``.
-        confirmed (bool): Whether it has acted, or was tried.
+        confirmed (bool): Whether it was tried.
+        modes (set of bool): Whether it acted in train mode, in test mode.
 
     """
 
@@ -95,6 +96,7 @@ class Edit:
         self.each = factory is not None
         self.number = 0
         self.confirmed = False
+        self.modes: set[bool] = set()
         self.uid = uuid.uuid4().hex
 
     def __str__(self) -> str:

@@ -14,6 +14,10 @@ from shared_linear.surgery.run import Run, holder_of
 before_first_run: list[Callable[
     [chainer.Link, tuple[Any, ...], dict[str, Any]], None]] = []
 
+# Called where an edit did not act in a mode in which it acted before.
+after_missing: list[Callable[
+    [chainer.Link, str, Edit, tuple[Any, ...], dict[str, Any]], None]] = []
+
 
 class Edited:
 
@@ -164,7 +168,21 @@ def _enter(link: chainer.Link, original: Callable[..., Any],
     settle(link, args, kwargs)
     run = Run(link)
     with run.under_way():
-        return run.call(link, original, args, kwargs, pending)
+        result = run.call(link, original, args, kwargs, pending)
+    _notice(run, args, kwargs)
+    return result
+
+
+def _notice(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Keeps count of where edits act, to notice when one does not."""
+    train = chainer.config.train
+    for path, holder in run.holders:
+        for edit in holder.made:
+            if edit.uid in run.acted:
+                edit.modes.add(train)
+            elif train in edit.modes:
+                for check in after_missing:
+                    check(run.root, path, edit, args, kwargs)
 
 
 _classes: 'weakref.WeakValueDictionary[type, type]' = (

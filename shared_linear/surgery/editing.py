@@ -13,7 +13,7 @@ from shared_linear.surgery.graph import Graph
 from shared_linear.surgery.run import holder_of
 from shared_linear.surgery.trace import Example, examples_of, record
 from shared_linear.surgery.verification import (
-    check_addresses, matching, try_edit)
+    check_addresses, explain_array, matching, try_edit)
 
 Address = str | Sequence[str]
 
@@ -460,4 +460,17 @@ def _layer_of(model: chainer.Link, edit: Edit) -> 'chainer.Link | None':
     return None
 
 
+def _check_missing(model: chainer.Link, path: str, edit: Edit,
+                   args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raises where an edit was passed over because of a plain array."""
+    message = explain_array(
+        model, edit, edit.patterns, Example(args, kwargs),
+        chainer.config.train, '' if path == '/' else path)
+    if message is not None:
+        raise EditError(message)
+    # The model took another way: no need to look again.
+    edit.modes.discard(chainer.config.train)
+
+
 edited.before_first_run.append(_check_first_run)
+edited.after_missing.append(_check_missing)

@@ -105,20 +105,31 @@ def _nothing_at(model: chainer.Link, edit: Edit,
                     f'{edit}: {what}{text} runs in {mode} mode only, and this'
                     f' run is in {this} mode: trace the model under '
                     f'chainer.using_config(\'train\', {train}) first')
-    if any(is_array(x) and not isinstance(x, chainer.Variable)
-           for x in (*example.args, *example.kwargs.values())):
-        other = _try_record(model, wrapped(example), modes[-1])
-        if other is not None and _any(other, patterns, path):
-            return (
-                f'{edit}: {what}{text} runs only if the input is a '
-                'chainer.Variable: NumPy computes with a plain array by '
-                'itself, outside Chainer; wrap the input in a '
-                'chainer.Variable')
+    array = explain_array(
+        model, edit, patterns, example, modes[-1], path, what)
+    if array is not None:
+        return array
     near = [relative(address, path) for graph in graphs
             for address in graph.addresses]
     names = list(dict.fromkeys(name for name in near if name is not None))
     return (f'{edit}: {what}{text} matches nothing in this model; the '
             f'nearest are {nearest(text, names)}')
+
+
+def explain_array(model: chainer.Link, edit: Edit,
+                  patterns: 'tuple[Pattern, ...]', example: Example,
+                  train: bool, path: str, what: str = '') -> 'str | None':
+    """Says so if the edit would act were the input no plain array."""
+    if not any(is_array(x) and not isinstance(x, chainer.Variable)
+               for x in (*example.args, *example.kwargs.values())):
+        return None
+    other = _try_record(model, wrapped(example), train)
+    if other is None or not _any(other, patterns, path):
+        return None
+    text = ', '.join(pattern.text for pattern in patterns)
+    return (f'{edit}: {what}{text} runs only if the input is a '
+            'chainer.Variable: NumPy computes with a plain array by itself, '
+            'outside Chainer; wrap the input in a chainer.Variable')
 
 
 def _any(graph: Graph, patterns: 'tuple[Pattern, ...]', path: str) -> bool:
