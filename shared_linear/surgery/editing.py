@@ -1,4 +1,5 @@
 """The edits that users make."""
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -312,6 +313,8 @@ def _make(model: chainer.Link, edit: Edit, layer: 'chainer.Link | None',
             f'only a chainer.Link can be edited, not {type(model).__name__}')
     edit.number = 1 + max(
         (one.edit.number for one in edits(model)), default=0)
+    if layer is not None:
+        _warn_of_optimizer(model, layer)
     if x is not None:
         args = x if isinstance(x, tuple) else (x,)
         examples = {chainer.config.train: Example(args, {})}
@@ -381,7 +384,7 @@ def attach(model: chainer.Link, edit: Edit, layer: 'chainer.Link | None',
     if edit.each:
         for graph in graphs:
             for node in matching(graph, edit, path):
-                edit.make_layer(node)
+                _warn_of_optimizer(model, edit.make_layer(node))
 
 
 def _owners(model: chainer.Link, patterns: Sequence[Pattern],
@@ -420,6 +423,15 @@ def _hold_layer(model: chainer.Link, edit: Edit, layer: chainer.Link,
     edit.name = name
     layer.to_device(link.device)
     edited.hold(link).add_layer(name, layer, edit)
+
+
+def _warn_of_optimizer(model: chainer.Link, layer: chainer.Link) -> None:
+    if any(True for _ in layer.params()) and any(
+            param.update_rule is not None for param in model.params()):
+        warnings.warn(
+            f'an optimizer was set up before the layer {label_of(layer)} '
+            'was inserted, and does not train it: call optimizer.setup(model) '
+            'again, which begins with a new state', stacklevel=6)
 
 
 def detach(model: chainer.Link, uids: set[str]) -> None:

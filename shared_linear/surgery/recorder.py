@@ -61,9 +61,10 @@ class Recorder:
         self.graph.add(node)
 
     def skip(self, place: 'Place', inputs: Sequence[Any],
-             edit: 'Edit') -> None:
+             outputs: Sequence[chainer.Variable], edit: 'Edit') -> None:
         node = self._node(place, *self.arguments(place))
         node.inputs = self._read(inputs)
+        node.outputs = tuple(self._value(y) for y in outputs)
         node.skipped = str(edit)
         self.graph.skipped.append(node)
 

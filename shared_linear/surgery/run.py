@@ -296,7 +296,8 @@ class Run:
             self.shapes[place.address] = tuple(
                 y.shape for y in outputs_of(result))
             if self.recorder is not None:
-                self.recorder.skip(place, inputs, replacement)
+                self.recorder.skip(
+                    place, inputs, outputs_of(result), replacement)
         for edit in edits:
             result = edit.after(place, result)
         for binding in bindings:

@@ -13,11 +13,12 @@ from shared_linear.surgery.trace import Example, record, wrapped
 def matching(graph: Graph, edit: Edit, path: str = '') -> list[Node]:
     """The nodes at which an edit, made on the link at ``path``, acts."""
     found = []
-    for address in graph.addresses:
-        local = relative(address, path)
+    # What another edit takes out of the run is there to be edited, too.
+    for node in (*graph.calls, *graph.functions, *graph.skipped):
+        local = relative(node.address, path)
         if local is not None and any(
                 pattern.matches(local) for pattern in edit.patterns):
-            found.append(graph[address])
+            found.append(node)
     return found
 
 

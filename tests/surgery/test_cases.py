@@ -189,7 +189,7 @@ def test_4_an_input_taken_from_later_is_refused():
     assert surgery.edits(model) == []
 
 
-def test_4_the_source_may_be_inside_the_link_that_reads_only_outside():
+def test_4_a_link_cannot_read_what_runs_in_it():
     model = Skips()
     surgery.trace(model, vectors())
     with pytest.raises(surgery.EditError, match='computed later'):
