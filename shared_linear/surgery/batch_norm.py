@@ -12,7 +12,7 @@ from shared_linear.surgery.edit import Remove
 from shared_linear.surgery.editing import attach, edits
 from shared_linear.surgery.foldable import CannotFold, Weights, foldable
 from shared_linear.surgery.graph import Graph, Node, Value
-from shared_linear.surgery.trace import Example, record
+from shared_linear.surgery.trace import Example, record_quietly
 
 
 class Folded(NamedTuple):
@@ -121,7 +121,8 @@ def fold_batch_normalization(model: chainer.Link, x: Any) -> FoldReport:
     edited.settle(model, *example)
     folded: dict[str, Folded] = {}
     while True:
-        graphs = [record(model, example, train) for train in (False, True)]
+        graphs = [record_quietly(model, example, train)
+                  for train in (False, True)]
         left = _fold_some(model, graphs, folded)
         if left is None:
             continue
@@ -174,7 +175,8 @@ def _only_readers(value: Value, link: chainer.Link) -> None:
 def _own_weight(graph: Graph, link: Any, path: str) -> None:
     for node in graph:
         for value in node.inputs:
-            if value.is_parameter and value.array is link.W.array:
+            if (value.is_parameter and link.W.array is not None
+                    and value.array is link.W.array):
                 if node.link is not link or len(value.readers) > 1:
                     raise CannotFold(
                         f'the weight of {path} is read by '
@@ -237,6 +239,8 @@ def _same(layers: list[Node]) -> None:
 
 def _affine(normalization: Any) -> tuple[Any, Any]:
     mean, var = normalization.avg_mean, normalization.avg_var
+    if mean is None:
+        raise CannotFold('it has no statistics yet')
     if mean.ndim != 1:
         raise CannotFold(
             f'it normalizes each of {mean.shape} values by itself')
@@ -260,6 +264,8 @@ def _fold(model: chainer.Link, path: str, normalization: Any, node: Node,
     if id(layer) in touched:
         # Its recorded values are from before; the next round sees it again.
         raise CannotFold('its neighbour was folded in this round')
+    if layer.W.array is None:
+        raise CannotFold(f'{node.address} is not initialized yet')
     W, b = weights(layer)
     old_W = layer.W.array
     dtype = old_W.dtype

@@ -82,6 +82,8 @@ class Edit:
     kind = ''
     # Whether the function or link itself does not run any more.
     stands_in = False
+    # Whether an input comes from elsewhere.
+    rewires = False
 
     def __init__(self, patterns: Sequence[Pattern], name: str, *,
                  input: 'int | None' = None, output: 'int | None' = None,
@@ -310,6 +312,7 @@ class Rewire(Edit):
     """
 
     kind = 'rewire'
+    rewires = True
 
     def __init__(self, patterns: Sequence[Pattern], name: str,
                  source: Pattern, **options: Any) -> None:

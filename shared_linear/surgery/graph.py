@@ -115,6 +115,8 @@ class Graph:
         hidden (list of str): Addresses of what ran inside another function,
             as within :func:`~chainer.functions.forget`, out of reach.
         skipped (list of Node): What an edit took out of the run.
+        rewired (list): Pairs of a value that an edit led elsewhere and the
+            address that reads it.
         train (bool): Whether the run was in train mode.
         edits (list): The edits that were on the model.
 
@@ -126,6 +128,7 @@ class Graph:
         self.outputs: list[Value] = []
         self.hidden: list[str] = []
         self.skipped: list[Node] = []
+        self.rewired: list[tuple[Value, str]] = []
         self.edits: list[Any] = []
         self.train = train
         self._nodes: dict[str, Node] = {}

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
 INSERTED = 'style=filled fillcolor="#cfe8cf" color="#2e7d32"'
 SKIPPED = 'style=dashed color="#b71c1c" fontcolor="#b71c1c"'
 
+REWIRED = ' style=bold color="#2e7d32"'
+
 
 def quote(text: str) -> str:
     escaped = text.replace('\\', '\\\\').replace('"', '\\"')
@@ -17,7 +19,8 @@ def to_dot(graph: 'Graph') -> str:
     """Draws functions as boxes and what they read as ellipses.
 
     Inserted layers are filled, functions and links that an edit took out
-    are dashed, and each arrow carries the shape of what flows along it.
+    are dashed, arrows that it led elsewhere bold, and each arrow carries the
+    shape of what flows along it.
 
     """
     names: dict[int, str] = {}
@@ -47,7 +50,9 @@ def to_dot(graph: 'Graph') -> str:
         lines.append(f'  {name_of(node)} [shape=box '
                      f'label={quote(node.address)}{mark}];')
         for value in node.inputs:
-            arrow(value, name_of(node))
+            rewired = any(value is source and node.address.startswith(place)
+                          for source, place in graph.rewired)
+            arrow(value, name_of(node), REWIRED if rewired else '')
     for node in graph.skipped:
         declare_leaves(node)
         label = quote(f'{node.address}\n{node.skipped}')

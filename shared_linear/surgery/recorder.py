@@ -60,6 +60,12 @@ class Recorder:
         node.outputs = tuple(self._value(y) for y in outputs)
         self.graph.add(node)
 
+    def rewired(self, place: 'Place', inputs: Sequence[Any],
+                edits: 'Sequence[Edit]') -> None:
+        self.graph.rewired += [
+            (self._value(inputs[edit.input or 0]), place.address)
+            for edit in edits if edit.rewires]
+
     def skip(self, place: 'Place', inputs: Sequence[Any],
              outputs: Sequence[chainer.Variable], edit: 'Edit') -> None:
         node = self._node(place, *self.arguments(place))

@@ -291,6 +291,7 @@ class Run:
             if self.recorder is not None:
                 self.recorder.record(
                     place, arguments, inputs, outputs_of(result))
+                self.recorder.rewired(place, inputs, edits)
         else:
             result = replacement.instead(place, inputs, kwargs)
             self.shapes[place.address] = tuple(

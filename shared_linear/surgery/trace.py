@@ -1,5 +1,6 @@
 """One run of a model on example input, seen function by function."""
 import contextlib
+import warnings
 import weakref
 from typing import Any, NamedTuple
 
@@ -105,6 +106,14 @@ def record(model: chainer.Link, example: Example, train: bool,
             result = model(*args, **kwargs)
         recorder.finish(run, result)
     return recorder.graph
+
+
+def record_quietly(model: chainer.Link, example: Example,
+                   train: bool) -> Graph:
+    """In a mode that the user did not ask for, such as with one sample."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return record(model, example, train)
 
 
 def wrapped(example: Example) -> Example:

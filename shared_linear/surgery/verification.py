@@ -7,7 +7,8 @@ from shared_linear.surgery.addresses import EditError, Pattern, nearest
 from shared_linear.surgery.edit import Edit, Replace, Rewire, is_array
 from shared_linear.surgery.graph import Graph, Node
 from shared_linear.surgery.run import Run
-from shared_linear.surgery.trace import Example, record, wrapped
+from shared_linear.surgery.trace import (
+    Example, record, record_quietly, wrapped)
 
 
 def matching(graph: Graph, edit: Edit, path: str = '') -> list[Node]:
@@ -143,7 +144,7 @@ def _any(graph: Graph, patterns: 'tuple[Pattern, ...]', path: str) -> bool:
 def _try_record(model: chainer.Link, example: Example,
                 train: bool) -> 'Graph | None':
     try:
-        return record(model, example, train)
+        return record_quietly(model, example, train)
     except Exception:
         return None
 
