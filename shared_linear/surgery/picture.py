@@ -50,8 +50,9 @@ def to_dot(graph: 'Graph') -> str:
         lines.append(f'  {name_of(node)} [shape=box '
                      f'label={quote(node.address)}{mark}];')
         for value in node.inputs:
-            rewired = any(value is source and node.address.startswith(place)
-                          for source, place in graph.rewired)
+            rewired = any(
+                value is source and f'{node.address}/'.startswith(f'{place}/')
+                for source, place in graph.rewired)
             arrow(value, name_of(node), REWIRED if rewired else '')
     for node in graph.skipped:
         declare_leaves(node)
