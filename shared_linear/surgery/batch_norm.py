@@ -118,7 +118,7 @@ def fold_batch_normalization(model: chainer.Link, x: Any) -> FoldReport:
 
     """
     example = Example(x if isinstance(x, tuple) else (x,), {})
-    edited.settle(model, *example)
+    edited.settle(model, example.args, example.kwargs)
     folded: dict[str, Folded] = {}
     while True:
         graphs = [record_quietly(model, example, train)

@@ -1,6 +1,6 @@
 """The edits that users make."""
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import chainer
@@ -446,6 +446,9 @@ def detach(model: chainer.Link, uids: set[str]) -> None:
 def _check_first_run(model: chainer.Link, args: tuple[Any, ...],
                      kwargs: dict[str, Any]) -> None:
     """Tries pending edits on the arguments of the first run."""
+    if any(isinstance(x, Iterator) for x in (*args, *kwargs.values())):
+        # A trial would leave nothing of it for the run.
+        return
     examples = {chainer.config.train: Example(args, kwargs)}
     pending = []
     for one in edits(model):

@@ -64,5 +64,8 @@ def to_dot(graph: 'Graph') -> str:
     for i, value in enumerate(graph.outputs):
         lines.append(f'  y{i} [shape=ellipse label="output"];')
         arrow(value, f'y{i}')
+    if graph.edits:
+        text = '\n'.join(str(edit) for edit in graph.edits)
+        lines.append(f'  label={quote(text)};')
     lines.append('}')
     return '\n'.join(lines) + '\n'

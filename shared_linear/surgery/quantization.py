@@ -226,12 +226,16 @@ class FakeQuantize(chainer.Link):
         return xp.asarray(low), xp.asarray(high)
 
     def _merged(self, low: Any, high: Any) -> tuple[Any, Any]:
+        xp = chainer.backend.get_array_module(low)
         if self.ranges == 'min_max':
-            xp = chainer.backend.get_array_module(low)
-            return xp.minimum(self.low, low), xp.maximum(self.high, high)
-        old = low.dtype.type(self.decay)
-        new = low.dtype.type(1 - self.decay)
-        return old * self.low + new * low, old * self.high + new * high
+            low, high = xp.minimum(self.low, low), xp.maximum(self.high, high)
+        else:
+            old = low.dtype.type(self.decay)
+            new = low.dtype.type(1 - self.decay)
+            low = old * self.low + new * low
+            high = old * self.high + new * high
+        # NumPy makes scalars of these, which no device would move.
+        return xp.asarray(low), xp.asarray(high)
 
 
 class Quantized(NamedTuple):

@@ -88,9 +88,9 @@ class Recorder:
             value = self._value(y)
             value.is_output = True
             self.graph.outputs.append(value)
-        self.graph.edits = [
-            (path, edit) for path, holder in run.holders
-            for edit in holder.made]
+        self.graph.edits = sorted(
+            (edit for _, holder in run.holders for edit in holder.made),
+            key=lambda edit: edit.number)
 
     def _node(self, place: 'Place', kind: type,
               args: dict[str, Any]) -> Node:

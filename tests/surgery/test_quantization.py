@@ -85,6 +85,8 @@ def test_observed_ranges():
     assert extremes.high == max(x.max() for x in batches)
     np.testing.assert_allclose(averages.low, low, rtol=1e-6)
     np.testing.assert_allclose(averages.high, high, rtol=1e-6)
+    for quantizer in extremes, averages:
+        assert isinstance(quantizer.low, np.ndarray)  # So devices move it.
     assert extremes.n_observed == averages.n_observed == 4
     assert current.low is None
     assert current.calibrating is False
