@@ -7,11 +7,21 @@ Edits are bound to addresses, and act whenever the model runs.
 from shared_linear.surgery.addresses import EditError
 from shared_linear.surgery.batch_norm import fold_batch_normalization
 from shared_linear.surgery.editing import (
-    edits, insert_after, insert_before, remove, replace, revert, rewire)
+    edits,
+    insert_after,
+    insert_before,
+    remove,
+    replace,
+    revert,
+    rewire,
+)
 from shared_linear.surgery.foldable import register_foldable
 from shared_linear.surgery.graph import Graph, Node, Value
 from shared_linear.surgery.quantization import (
-    FakeQuantize, calibrate, quantize)
+    FakeQuantize,
+    calibrate,
+    quantize,
+)
 from shared_linear.surgery.trace import trace
 
 __all__ = [

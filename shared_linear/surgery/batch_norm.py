@@ -308,8 +308,10 @@ def _difference(layer: chainer.Link, given: Value, wanted: Value) -> float:
         got = layer(given.array)
     if got.shape != wanted.shape:
         return float('inf')
-    greatest = float(abs(wanted.array).max())
-    return float(abs(got.array - wanted.array).max()) / (greatest or 1.)
+    xp = chainer.backend.get_array_module(got.array)
+    greatest = float(xp.abs(wanted.array).max())
+    difference = float(xp.abs(got.array - wanted.array).max())
+    return difference / (greatest or 1.)
 
 
 def _neutralize(normalization: Any, bias: Any) -> None:

@@ -140,12 +140,11 @@ class Edit:
               outputs: Sequence[Any]) -> chainer.Link:
         if not self.each:
             return place.run.layer(self.uid)
-        layer = place.holder.each.get((self.uid, place.site))
-        if layer is None:
-            layer = self._make(place, inputs, outputs)
-        else:
-            layer = place.holder.layers[layer]
-        return layer
+        holder = holder_of(place.owner)
+        known = holder.each.get((self.uid, place.site))
+        if known is not None:
+            return holder.layers[known]
+        return self._make(place, inputs, outputs)
 
     def _make(self, place: Place, inputs: Sequence[Any],
               outputs: Sequence[Any]) -> chainer.Link:
@@ -171,7 +170,7 @@ class Edit:
         known = holder.each.get((self.uid, node.site))
         if known is not None:
             return holder.layers[known]
-        factory = self.factory.value
+        factory = None if self.factory is None else self.factory.value
         if factory is None:
             raise EditError(
                 f'{self}: has no layer for {node.address}, which did not '
@@ -338,7 +337,7 @@ class Rewire(Edit):
         inputs[self.input or 0] = value
 
 
-def give_inputs(function: chainer.FunctionNode, inputs: list[Any]) -> None:
+def give_inputs(function: Any, inputs: list[Any]) -> None:
     # Function hooks, such as ONNX export's, read them of any function.
     function.inputs = tuple(chainer.as_variable(x).node for x in inputs)
 

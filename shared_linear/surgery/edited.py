@@ -19,7 +19,7 @@ after_missing: list[Callable[
     [chainer.Link, str, Edit, tuple[Any, ...], dict[str, Any]], None]] = []
 
 
-class Edited:
+class Edited(chainer.Link):
 
     """Runs the author's code with the edits, and takes care of the layers.
 
@@ -30,7 +30,8 @@ class Edited:
 
     """
 
-    surgery_base: type
+    _surgery: Holder
+    surgery_base: type = chainer.Link
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return _enter(self, super().__call__, args, kwargs, True)
@@ -41,8 +42,11 @@ class Edited:
             frame = run.frame
             if frame.link is self and frame.pending:
                 frame.pending = False
-                return super().forward(*args, **kwargs)
-        return _enter(self, super().forward, args, kwargs, False)
+                return super().forward(  # type: ignore[misc]
+                    *args, **kwargs)
+        return _enter(
+            self, super().forward,  # type: ignore[misc]
+            args, kwargs, False)
 
     def __getattr__(self, name: str) -> Any:
         holder = self.__dict__.get('_surgery')
@@ -55,13 +59,11 @@ class Edited:
             f'{type(self).__name__!r} object has no attribute {name!r}')
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        reduced = super().__reduce_ex__(protocol)
+        reduced: Any = super().__reduce_ex__(protocol)
         cls, base = type(self), self.surgery_base
-        make, args, *rest = reduced
-        if make is cls:
-            make = base
-        args = tuple(base if x is cls else x for x in args)
-        return (_rebuild, (make, args, self._surgery), *rest)
+        make = base if reduced[0] is cls else reduced[0]
+        args = tuple(base if x is cls else x for x in reduced[1])
+        return (_rebuild, (make, args, self._surgery), *reduced[2:])
 
     # The layers are children, and their names paths.
 

@@ -8,13 +8,27 @@ import chainer
 from shared_linear.surgery import edited
 from shared_linear.surgery.addresses import EditError, Pattern, nearest, split
 from shared_linear.surgery.edit import (
-    Binding, Called, Edit, InsertAfter, InsertBefore, Portable, Remove,
-    Replace, Rewire, free_name, label_of)
+    Binding,
+    Called,
+    Edit,
+    InsertAfter,
+    InsertBefore,
+    Portable,
+    Remove,
+    Replace,
+    Rewire,
+    free_name,
+    label_of,
+)
 from shared_linear.surgery.graph import Graph
 from shared_linear.surgery.run import holder_of
 from shared_linear.surgery.trace import Example, examples_of, record
 from shared_linear.surgery.verification import (
-    check_addresses, explain_array, matching, try_edit)
+    check_addresses,
+    explain_array,
+    matching,
+    try_edit,
+)
 
 Address = str | Sequence[str]
 

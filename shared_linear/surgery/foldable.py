@@ -35,8 +35,8 @@ class Foldable(NamedTuple):
 _foldable: dict[type, Foldable] = {}
 
 
-def foldable(link: chainer.Link) -> 'Foldable | None':
-    """How the link's class, or the nearest above it, is folded."""
+def foldable(link: chainer.Link) -> Any:
+    """The :class:`Foldable` of the class of a link, or ``None``."""
     for cls in type(link).__mro__:
         if cls in _foldable:
             return _foldable[cls]
@@ -172,10 +172,14 @@ def register_foldable(
     _foldable[link_class] = Foldable(outputs, inputs)
 
 
+_convolutions: tuple[type, ...] = (
+    L.Convolution2D, L.ConvolutionND, L.DilatedConvolution2D)
+_deconvolutions: tuple[type, ...] = L.Deconvolution2D, L.DeconvolutionND
+
 register_foldable(L.Linear)
-for _class in (L.Convolution2D, L.ConvolutionND, L.DilatedConvolution2D):
+for _class in _convolutions:
     register_foldable(_class, linear_outputs, convolution_inputs)
-for _class in (L.Deconvolution2D, L.DeconvolutionND):
+for _class in _deconvolutions:
     register_foldable(_class, deconvolution_outputs, deconvolution_inputs)
 register_foldable(
     L.DepthwiseConvolution2D, depthwise_outputs, depthwise_inputs)

@@ -59,14 +59,13 @@ def install(classes: Iterable[type]) -> None:
             if cls in _installed:
                 original, users = _installed[cls]
                 _installed[cls] = original, users + 1
-            elif issubclass(cls, chainer.FunctionNode):
-                original = cls.__dict__['apply']
-                _installed[cls] = original, 1
-                cls.apply = _interposed_apply(original)
-            else:
-                original = cls.__dict__['__call__']
-                _installed[cls] = original, 1
-                cls.__call__ = _interposed_call(original)
+                continue
+            node = issubclass(cls, chainer.FunctionNode)
+            name = 'apply' if node else '__call__'
+            interposed = _interposed_apply if node else _interposed_call
+            original = cls.__dict__[name]
+            _installed[cls] = original, 1
+            setattr(cls, name, interposed(original))
 
 
 def uninstall(classes: Iterable[type]) -> None:
@@ -78,10 +77,8 @@ def uninstall(classes: Iterable[type]) -> None:
                 _installed[cls] = original, users - 1
                 continue
             del _installed[cls]
-            if issubclass(cls, chainer.FunctionNode):
-                cls.apply = original
-            else:
-                cls.__call__ = original
+            node = issubclass(cls, chainer.FunctionNode)
+            setattr(cls, 'apply' if node else '__call__', original)
 
 
 def calling_classes(links: Iterable[chainer.Link]) -> list[type]:

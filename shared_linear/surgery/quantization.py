@@ -1,4 +1,5 @@
 """Simulates computing with few bits, in training and after it."""
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -9,7 +10,11 @@ from chainer.utils import type_check
 
 from shared_linear.surgery.addresses import EditError
 from shared_linear.surgery.editing import (
-    detach, edits, insert_after, insert_before)
+    detach,
+    edits,
+    insert_after,
+    insert_before,
+)
 from shared_linear.surgery.graph import Node
 from shared_linear.surgery.trace import Example, record
 
@@ -376,7 +381,8 @@ def calibrate(model: chainer.Link, calibration: Any) -> chainer.Link:
     return model
 
 
-class ActivationQuantizer(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ActivationQuantizer:
 
     """Makes the quantizer of an activation; unlike a lambda it pickles."""
 
@@ -388,7 +394,8 @@ class ActivationQuantizer(NamedTuple):
         return FakeQuantize(self.n_bits, self.symmetric, ranges=self.ranges)
 
 
-class WeightQuantizer(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class WeightQuantizer:
 
     """Makes the quantizer of a weight."""
 

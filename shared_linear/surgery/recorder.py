@@ -3,7 +3,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import chainer
-from chainer import function as function_module
 
 from shared_linear.surgery.graph import Graph, Node, Value, arguments
 from shared_linear.surgery.run import outputs_of
@@ -74,11 +73,10 @@ class Recorder:
         node.skipped = str(edit)
         self.graph.skipped.append(node)
 
-    def hide(self, run: 'Run', function: chainer.FunctionNode) -> None:
-        if isinstance(function, function_module.FunctionAdapter):
-            function = function.function
-        path = run.path(run.frame.link)
-        base = f'{"" if path == "/" else path}/{type(function).__name__}'
+    def hide(self, run: 'Run', link: chainer.Link,
+             function: chainer.FunctionNode) -> None:
+        path = run.path(link)
+        base = f'{"" if path == "/" else path}/{function._impl_name}'
         n = self._hidden.get(base, 0)
         self._hidden[base] = n + 1
         self.graph.hidden.append(f'{base}_{n}' if n else base)

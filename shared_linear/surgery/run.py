@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shared_linear.surgery.recorder import Recorder
 
 
-def holder_of(link: chainer.Link) -> 'Holder | None':
+def holder_of(link: chainer.Link) -> Any:
     """The edits that a link holds, or ``None``."""
     return link.__dict__.get('_surgery')
 
@@ -135,9 +135,10 @@ class Run:
     def adopt(self, owner: chainer.Link, layer: chainer.Link) -> None:
         """Takes in a layer that was made while the model runs."""
         path = self.path(owner)
-        self.parents[id(layer)] = owner, layer.name
-        self.names.add((id(owner), layer.name))
-        self._walk(layer, f'{"" if path == "/" else path}/{layer.name}')
+        name = str(layer.name)
+        self.parents[id(layer)] = owner, name
+        self.names.add((id(owner), name))
+        self._walk(layer, f'{"" if path == "/" else path}/{name}')
         for callback in self.on_adopt:
             callback(layer)
 
@@ -213,7 +214,7 @@ class Run:
             return original(node, inputs)
         if self.inside:
             if self.recorder is not None:
-                self.recorder.hide(self, node)
+                self.recorder.hide(self, frame.link, node)
             return original(node, inputs)
         if frame.holder is None and self.recorder is None:
             return self._apply(node, original, inputs)
@@ -284,14 +285,15 @@ class Run:
             if edit.stands_in:
                 replacement = edit
         if replacement is None:
-            arguments = None
-            if self.recorder is not None:
-                arguments = self.recorder.arguments(place)
-            result = compute(inputs)
-            if self.recorder is not None:
-                self.recorder.record(
-                    place, arguments, inputs, outputs_of(result))
-                self.recorder.rewired(place, inputs, edits)
+            recorder = self.recorder
+            if recorder is None:
+                result = compute(inputs)
+            else:
+                # Its forward may add to its arguments.
+                arguments = recorder.arguments(place)
+                result = compute(inputs)
+                recorder.record(place, arguments, inputs, outputs_of(result))
+                recorder.rewired(place, inputs, edits)
         else:
             result = replacement.instead(place, inputs, kwargs)
             self.shapes[place.address] = tuple(

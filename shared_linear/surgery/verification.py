@@ -8,7 +8,11 @@ from shared_linear.surgery.edit import Edit, Replace, Rewire, is_array
 from shared_linear.surgery.graph import Graph, Node
 from shared_linear.surgery.run import Run
 from shared_linear.surgery.trace import (
-    Example, record, record_quietly, wrapped)
+    Example,
+    record,
+    record_quietly,
+    wrapped,
+)
 
 
 def matching(graph: Graph, edit: Edit, path: str = '') -> list[Node]:
@@ -35,10 +39,9 @@ def check_addresses(model: chainer.Link, edit: Edit, graphs: list[Graph],
                     example: Example, path: str = '') -> None:
     """Raises unless the addresses exist in one of the unedited runs."""
     for graph in graphs:
-        hidden = [h for h in graph.hidden
-                  if relative(h, path) is not None
-                  and any(p.matches(relative(h, path))
-                          for p in edit.patterns)]
+        hidden = [address for address in graph.hidden
+                  if (local := relative(address, path)) is not None
+                  and any(p.matches(local) for p in edit.patterns)]
         if hidden:
             raise EditError(
                 f'{edit}: {hidden[0]} runs inside another function, such as '
@@ -69,8 +72,8 @@ def _check_source(model: chainer.Link, edit: Rewire, reader: Node,
                   graph: Graph, example: Example, path: str) -> None:
     addresses = graph.addresses
     found = [address for address in addresses
-             if relative(address, path) is not None
-             and edit.source.matches(relative(address, path))]
+             if (local := relative(address, path)) is not None
+             and edit.source.matches(local)]
     if not found:
         raise EditError(_nothing_at(
             model, edit, (edit.source,), [graph], example, path, 'source '))

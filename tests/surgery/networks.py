@@ -1,9 +1,10 @@
 """Small networks that the tests of surgery edit, each written by hand."""
-import shared_linear  # noqa: F401  (readies Chainer)
 import chainer
 import chainer.functions as F
 import chainer.links as L
 import numpy as np
+
+import shared_linear  # noqa: F401  (readies Chainer)
 
 
 def images(n=2, channels=1, size=8, seed=0):

@@ -1,6 +1,6 @@
 import pytest
-
 from networks import MLP
+
 from shared_linear.surgery.addresses import Pattern, nearest
 
 

@@ -5,8 +5,17 @@ import chainer.links as L
 import numpy as np
 import pytest
 from networks import (
-    CNN, MLP, Article, Bias, Forgetful, Recurrent, Skips, images, snapshot,
-    vectors)
+    CNN,
+    MLP,
+    Article,
+    Bias,
+    Forgetful,
+    Recurrent,
+    Skips,
+    images,
+    snapshot,
+    vectors,
+)
 
 from shared_linear import surgery
 
@@ -117,8 +126,8 @@ def test_a_source_that_is_not_one():
 def test_a_layer_that_changes_the_shape():
     model = traced(CNN(), images())
     with Refused(model, surgery.EditError,
-                 r'insert after /ReLU: lambda as /pool.*from \(2, 4, 8, 8\) to '
-                 r'\(2, 4, 4, 4\)'):
+                 r'insert after /ReLU: lambda as /pool.*from '
+                 r'\(2, 4, 8, 8\) to \(2, 4, 4, 4\)'):
         surgery.insert_after(
             model, '/ReLU', lambda h: F.max_pooling_2d(h, 2), name='pool')
     with Refused(model, surgery.EditError,

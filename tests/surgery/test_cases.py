@@ -7,8 +7,16 @@ import chainer.links as L
 import numpy as np
 import pytest
 from networks import (
-    CNN, MLP, Article, Recurrent, Skips, images, parameters, randomize,
-    vectors)
+    CNN,
+    MLP,
+    Article,
+    Recurrent,
+    Skips,
+    images,
+    parameters,
+    randomize,
+    vectors,
+)
 
 from shared_linear import surgery
 

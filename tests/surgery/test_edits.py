@@ -4,8 +4,18 @@ import chainer.links as L
 import numpy as np
 import pytest
 from networks import (
-    CNN, MLP, Bias, Block, OldStyle, Recurrent, Skips, images, randomize,
-    snapshot, vectors)
+    CNN,
+    MLP,
+    Bias,
+    Block,
+    OldStyle,
+    Recurrent,
+    Skips,
+    images,
+    randomize,
+    snapshot,
+    vectors,
+)
 
 from shared_linear import surgery
 

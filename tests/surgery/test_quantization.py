@@ -11,8 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 from networks import (
-    CNN, MLP, Recurrent, UNet, images, parameters, randomize, snapshot,
-    vectors)
+    CNN,
+    MLP,
+    Recurrent,
+    UNet,
+    images,
+    parameters,
+    randomize,
+    snapshot,
+    vectors,
+)
 
 from shared_linear import surgery
 from shared_linear.surgery.quantization import FakeQuantizeFunction

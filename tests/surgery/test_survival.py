@@ -8,8 +8,17 @@ import chainer.links as L
 import numpy as np
 import pytest
 from networks import (
-    CNN, MLP, Bias, Block, OldStyle, Skips, images, parameters, randomize,
-    vectors)
+    CNN,
+    MLP,
+    Bias,
+    Block,
+    OldStyle,
+    Skips,
+    images,
+    parameters,
+    randomize,
+    vectors,
+)
 
 from shared_linear import surgery
 

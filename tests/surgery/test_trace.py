@@ -6,8 +6,18 @@ import chainer.links as L
 import numpy as np
 import pytest
 from networks import (
-    CNN, MLP, Article, Block, Forgetful, OldStyle, Recurrent, Skips, images,
-    randomize, vectors)
+    CNN,
+    MLP,
+    Article,
+    Block,
+    Forgetful,
+    OldStyle,
+    Recurrent,
+    Skips,
+    images,
+    randomize,
+    vectors,
+)
 
 from shared_linear import surgery
 
