@@ -38,12 +38,9 @@ class Edited(chainer.Link):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         run = local.run
-        if run is not None and run.frame is not None:
-            frame = run.frame
-            if frame.link is self and frame.pending:
-                frame.pending = False
-                return super().forward(  # type: ignore[misc]
-                    *args, **kwargs)
+        if run is not None and run.reaches_forward(self):
+            return super().forward(  # type: ignore[misc]
+                *args, **kwargs)
         return _enter(
             self, super().forward,  # type: ignore[misc]
             args, kwargs, False)

@@ -1,9 +1,9 @@
 """Lets a run of an edited model see the functions and links that it calls.
 
-While at least one run is under way, ``FunctionNode.apply`` and
-``Link.__call__`` (and any ``__call__`` that a link's class defines in its
-place) first ask whether a run is under way *in this thread*. Afterwards the
-classes hold exactly what they held before.
+While at least one run is under way, ``FunctionNode.apply``, ``Link.__call__``
+and the ``__call__`` and ``forward`` of the classes of the model's links
+first ask whether a run is under way *in this thread*. Afterwards the classes
+hold exactly what they held before.
 """
 import functools
 import threading
@@ -24,7 +24,7 @@ local = _Local()
 
 _lock = threading.Lock()
 # What a class held before, and how many runs want it interposed.
-_installed: dict[type, tuple[Callable[..., Any], int]] = {}
+_installed: 'dict[Method, tuple[Callable[..., Any], int]]' = {}
 
 
 def _interposed_apply(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,48 +47,67 @@ def _interposed_call(original: Callable[..., Any]) -> Callable[..., Any]:
         if run is None or type(self).__call__ is not __call__:
             return original(self, *args, **kwargs)
         return run.call(
-            self, functools.partial(original, self), args, kwargs)
+            self, functools.partial(original, self), args, kwargs, True)
 
     return __call__
 
 
-def install(classes: Iterable[type]) -> None:
-    """Interposes on the classes' ``apply`` or ``__call__``, counted."""
-    with _lock:
-        for cls in classes:
-            if cls in _installed:
-                original, users = _installed[cls]
-                _installed[cls] = original, users + 1
-                continue
-            node = issubclass(cls, chainer.FunctionNode)
-            name = 'apply' if node else '__call__'
-            interposed = _interposed_apply if node else _interposed_call
-            original = cls.__dict__[name]
-            _installed[cls] = original, 1
-            setattr(cls, name, interposed(original))
+def _interposed_forward(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = local.run
+        if (run is None or type(self).forward is not forward
+                or run.reaches_forward(self)):
+            return original(self, *args, **kwargs)
+        return run.call(
+            self, functools.partial(original, self), args, kwargs, False)
+
+    return forward
 
 
-def uninstall(classes: Iterable[type]) -> None:
-    """Undoes one :func:`install` of the same classes."""
+_INTERPOSED = {'apply': _interposed_apply, '__call__': _interposed_call,
+               'forward': _interposed_forward}
+
+Method = tuple[type, str]
+
+
+def install(methods: Iterable[Method]) -> None:
+    """Interposes on methods of classes, and counts how often."""
     with _lock:
-        for cls in classes:
-            original, users = _installed[cls]
+        for cls, name in methods:
+            if (cls, name) in _installed:
+                original, users = _installed[cls, name]
+                _installed[cls, name] = original, users + 1
+            else:
+                original = cls.__dict__[name]
+                _installed[cls, name] = original, 1
+                setattr(cls, name, _INTERPOSED[name](original))
+
+
+def uninstall(methods: Iterable[Method]) -> None:
+    """Undoes one :func:`install` of the same methods."""
+    with _lock:
+        for cls, name in methods:
+            original, users = _installed[cls, name]
             if users > 1:
-                _installed[cls] = original, users - 1
-                continue
-            del _installed[cls]
-            node = issubclass(cls, chainer.FunctionNode)
-            setattr(cls, 'apply' if node else '__call__', original)
+                _installed[cls, name] = original, users - 1
+            else:
+                del _installed[cls, name]
+                setattr(cls, name, original)
 
 
-def calling_classes(links: Iterable[chainer.Link]) -> list[type]:
-    """The classes whose ``__call__`` some link is called by."""
-    classes = {chainer.FunctionNode: None, chainer.Link: None}
+def called_methods(links: Iterable[chainer.Link]) -> list[Method]:
+    """The methods by which functions and these links are called."""
+    methods = {(chainer.FunctionNode, 'apply'): None,
+               (chainer.Link, '__call__'): None}
     for kind in {type(link) for link in links}:
-        for cls in kind.__mro__:
-            if cls is chainer.Link:
-                break
-            if ('__call__' in cls.__dict__ and issubclass(cls, chainer.Link)
-                    and not hasattr(cls, 'surgery_base')):
-                classes[cls] = None
-    return list(classes)
+        if hasattr(kind, 'surgery_base'):
+            # An edited link sees to that by itself.
+            continue
+        for name in '__call__', 'forward':
+            for cls in kind.__mro__:
+                if name in cls.__dict__:
+                    if issubclass(cls, chainer.Link):
+                        methods[cls, name] = None
+                    break
+    return list(methods)

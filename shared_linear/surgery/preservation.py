@@ -107,7 +107,6 @@ def _no_hooks() -> Iterator[None]:
         yield
     finally:
         for hooks, saved in zip(kinds, before, strict=True):
-            hooks.clear()
             hooks.update(saved)
 
 

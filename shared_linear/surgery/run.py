@@ -148,24 +148,27 @@ class Run:
     @contextlib.contextmanager
     def under_way(self) -> Iterator['Run']:
         """Installs this run in this thread, whatever happens in it."""
-        classes = interposition.calling_classes(self.root.links())
+        methods = interposition.called_methods(self.root.links())
         before = local.run
-        interposition.install(classes)
+        interposition.install(methods)
         local.run = self
         try:
             yield self
         finally:
             local.run = before
-            interposition.uninstall(classes)
+            interposition.uninstall(methods)
 
     # Calls of links.
 
     def call(self, link: chainer.Link, original: Callable[..., Any],
              args: Sequence[Any], kwargs: dict[str, Any],
-             pending: bool = False) -> Any:
-        """Runs the call of a link."""
+             pending: bool) -> Any:
+        """Runs the call of a link, by ``__call__`` if ``pending``."""
         frame = self.frame
         if frame is None:
+            return self._framed(link, original, args, kwargs, pending)
+        if link is self.root and not self.inside:
+            # It calls itself: a call of its own, in nobody's frame.
             return self._framed(link, original, args, kwargs, pending)
         if self.inside or id(link) not in self.parents:
             # Not of this model: what it runs belongs to its caller.
@@ -190,7 +193,7 @@ class Run:
         frame = Frame(link, self.frame, pending)
         made = frame.holder.made if frame.holder is not None else ()
         before = self.frame, self._scope_of
-        scoped = bool(made) and self.frame is not None
+        scoped = bool(made) and link is not self.root
         if scoped:
             scope = Scope()
             self.scopes.append(scope)
@@ -203,6 +206,14 @@ class Run:
             self.frame, self._scope_of = before
             if scoped:
                 self.scopes.pop()
+
+    def reaches_forward(self, link: chainer.Link) -> bool:
+        """Whether this is the ``forward`` of a ``__call__`` under way."""
+        frame = self.frame
+        if frame is None or frame.link is not link or not frame.pending:
+            return False
+        frame.pending = False
+        return True
 
     # Functions.
 

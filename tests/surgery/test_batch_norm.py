@@ -254,6 +254,30 @@ def test_left_alone_where_it_would_change_the_model(how, reason):
         Between(''), x).folded) == 1
 
 
+@pytest.mark.parametrize('how, reason', [
+    ('function', '/Tanh reads the value between, too'),
+    ('output', 'the model returns the value between, too'),
+])
+def test_in_front_left_alone_with_a_second_reader(how, reason):
+    class InFront(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.bn = bn(4)
+                self.conv = L.Convolution2D(4, 4, 1)
+
+        def forward(self, x):
+            h = self.bn(x)
+            y = self.conv(h)
+            return (y, h) if how == 'output' else y + F.tanh(h)
+
+    model = InFront()
+    W = model.conv.W.array.copy()
+    report = surgery.fold_batch_normalization(model, volumes())
+    assert reason in report[0].reason
+    np.testing.assert_array_equal(model.conv.W.array, W)
+
+
 def test_left_alone_where_there_is_no_layer():
     model = chainer.Sequential(F.relu, bn(4), F.relu)
     report = surgery.fold_batch_normalization(model, volumes())
@@ -401,14 +425,20 @@ def test_resnet50():
 def test_a_class_that_folds_wrongly_is_noticed():
     class Doubled(L.Linear):
         def forward(self, x):
-            return super().forward(x) + super().forward(x)
+            return 2 * super().forward(x)
 
     model = chainer.Sequential(Doubled(6, 5), bn(5))
     x = vectors()
     before = evaluate(model, x)
     report = surgery.fold_batch_normalization(model, x)
     assert report.folded == []
+    assert 'with it, /0 moves by' in report[0].reason
     np.testing.assert_array_equal(evaluate(model, x), before)
+    bare = chainer.Sequential(Doubled(6, 5, nobias=True), bn(5))
+    assert surgery.fold_batch_normalization(bare, x).folded == []
+    assert bare[0].b is None
+    assert [path for path, _ in bare.namedparams()] == [
+        '/0/W', '/1/beta', '/1/gamma']
 
 
 class TiledLinear(chainer.Link):

@@ -310,6 +310,48 @@ def test_recursion_of_a_link_into_itself():
     np.testing.assert_array_equal(model(x, 2).array, expected)
 
 
+@pytest.mark.parametrize('how', ['forward', '__call__'])
+def test_each_call_of_a_recursion_has_the_same_places(how):
+    class Tree(chainer.Chain):
+        def forward(self, x, depth):
+            if depth:
+                x = getattr(self, how)(x, depth - 1)
+            return F.relu(x)
+
+    class Around(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.tree = Tree()
+
+        def forward(self, x, depth):
+            return self.tree(x, depth)
+
+    x = vectors()
+    for model in Tree(), Around():
+        surgery.trace(model, x, 2)
+        tree = getattr(model, 'tree', model)
+        surgery.insert_after(
+            model, 'ReLU*', lambda node: Bias(1.), each=True, name='bias')
+        model(x, 4)
+        assert [path for path, _ in tree.namedparams()] == [
+            '/bias_ReLU/shift']
+        assert tree.bias_ReLU.n_calls == 5
+        # The third of the run alone.
+        surgery.revert(model)
+        prefix = '' if tree is model else '/tree'
+        surgery.insert_after(model, f'{prefix}/ReLU_2', double)
+        np.testing.assert_array_equal(
+            model(x, 3).array, 2 * np.maximum(x, 0))
+
+
+def test_an_edit_of_everything_does_not_act_on_its_own_layer():
+    model = chainer.Sequential(F.relu)
+    surgery.insert_after(model, '/*', increment)
+    np.testing.assert_array_equal(
+        model(vectors()).array, np.maximum(vectors(), 0) + 1)
+
+
 def test_a_rewired_part_that_runs_alone_runs_unedited():
     class Two(chainer.Chain):
         def __init__(self):

@@ -178,6 +178,45 @@ def test_a_grandchild_called_directly_keeps_its_path():
         model(vectors()).array, np.tanh(model.block.l(vectors()).array))
 
 
+def test_a_child_whose_forward_is_called_keeps_its_path():
+    class Direct(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.block = Block()
+
+        def forward(self, x):
+            return self.block.forward(x)
+
+    model = randomize(Direct())
+    x = vectors()
+    addresses = [n.address for n in surgery.trace(model, x)]
+    assert addresses == ['/block/l/LinearFunction', '/block/ReLU']
+    forward = Block.__dict__['forward']
+    surgery.insert_after(model, 'ReLU', F.tanh)
+    np.testing.assert_array_equal(
+        model(x).array, np.tanh(np.maximum(model.block.l(x).array, 0)))
+    # Neither the edit nor who calls changes where it runs.
+    assert [n.address for n in surgery.trace(model, x)] == [
+        *addresses, '/block/tanh/Tanh']
+    assert Block.__dict__['forward'] is forward
+
+
+def test_a_class_that_extends_forward_and_call():
+    class Extended(Block):
+        def __call__(self, x):
+            return super().__call__(x) + 1
+
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    graph = surgery.trace(chainer.Sequential(Extended()), vectors())
+    assert [n.address for n in graph] == [
+        '/0/l/LinearFunction', '/0/ReLU', '/0/MulConstant',
+        '/0/AddConstant']
+    assert [n.address for n in graph.calls] == ['/0/l', '/0']
+
+
 def test_three_thousand_functions():
     class Deep(chainer.Chain):
         def forward(self, x):
@@ -335,11 +374,13 @@ class TestNothingChanges:
                 self.seen.append(x.shape)
                 self.last['x'] = x
                 self.kinds.add('b')
+                self.added = x
                 return F.relu(x)
 
         model = Remembers()
         surgery.trace(model, vectors())
         assert (model.seen, model.last, model.kinds) == ([], {}, {'a'})
+        assert not hasattr(model, 'added')
 
     def test_hooks_are_not_called(self):
         hook = chainer.function_hooks.TimerHook()
