@@ -27,6 +27,7 @@ _lock = threading.Lock()
 _installed: 'dict[Method, tuple[Callable[..., Any], int]]' = {}
 
 
+@functools.lru_cache(maxsize=512)
 def _interposed_apply(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def apply(self: chainer.FunctionNode, inputs: Any) -> Any:
@@ -38,6 +39,7 @@ def _interposed_apply(original: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
+@functools.lru_cache(maxsize=512)
 def _interposed_call(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def __call__(self: chainer.Link, *args: Any, **kwargs: Any) -> Any:
@@ -52,6 +54,7 @@ def _interposed_call(original: Callable[..., Any]) -> Callable[..., Any]:
     return __call__
 
 
+@functools.lru_cache(maxsize=512)
 def _interposed_forward(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
