@@ -9,7 +9,7 @@ import numpy
 from shared_linear.surgery import edited
 from shared_linear.surgery.addresses import Pattern
 from shared_linear.surgery.edit import Remove
-from shared_linear.surgery.editing import attach, edits
+from shared_linear.surgery.editing import attach, next_number
 from shared_linear.surgery.foldable import CannotFold, Weights, foldable
 from shared_linear.surgery.graph import Graph, Node, Value
 from shared_linear.surgery.trace import Example, record_quietly
@@ -295,8 +295,7 @@ def _fold(model: chainer.Link, path: str, normalization: Any, node: Node,
     edit.into = dict((id(link), p) for p, link in model.namedlinks())[
         id(layer)]
     edit.added_bias = added and forwards
-    edit.number = 1 + max(
-        (one.edit.number for one in edits(model)), default=0)
+    edit.number = next_number(model)
     edit.confirmed = True
     attach(model, edit, None, [])
     return edit.into

@@ -74,7 +74,7 @@ class Edit:
         input (int): Index of the input that it changes.
         output (int): Index of the output that it changes.
         factory (Portable): Makes one layer for each place, or ``None``.
-        confirmed (bool): Whether it was tried.
+        confirmed (bool): Whether it was tried, or has acted.
         modes (set of bool): Whether it acted in train mode, in test mode.
 
     """
@@ -395,7 +395,8 @@ class Holder:
         return new
 
     def bind(self, binding: Binding) -> None:
-        self.bindings = (*self.bindings, binding)
+        self.bindings = tuple(sorted(
+            (*self.bindings, binding), key=lambda b: b.edit.number))
         self._matching = {}
 
     def matching(self, name: str) -> list[Binding]:

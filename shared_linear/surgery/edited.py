@@ -179,6 +179,7 @@ def _notice(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for edit in holder.made:
             if edit.uid in run.acted:
                 edit.modes.add(train)
+                edit.confirmed = True
             elif train in edit.modes:
                 for check in after_missing:
                     check(run.root, path, edit, args, kwargs)

@@ -176,7 +176,8 @@ def rewire(model: chainer.Link, address: Address, *, input: int = 0,
         address (str): Address or pattern, or several, of the readers.
         input (int): Which input of theirs.
         source (str): Address of what computes the new input, earlier in the
-            same run. Its readers' edits are not on it, its own are.
+            same run. The reader gets what other readers of the source get,
+            with the edits after the source.
         output (int): Which output of the source.
         x: As for :func:`insert_after`.
 
@@ -325,8 +326,7 @@ def _make(model: chainer.Link, edit: Edit, layer: 'chainer.Link | None',
     if not isinstance(model, chainer.Link):
         raise TypeError(
             f'only a chainer.Link can be edited, not {type(model).__name__}')
-    edit.number = 1 + max(
-        (one.edit.number for one in edits(model)), default=0)
+    edit.number = next_number(model)
     if layer is not None:
         _warn_of_optimizer(model, layer)
     if x is not None:
@@ -338,6 +338,16 @@ def _make(model: chainer.Link, edit: Edit, layer: 'chainer.Link | None',
         _verified(model, model, '', edit, layer, examples, exact)
     else:
         attach(model, edit, layer, [], exact)
+
+
+def next_number(model: chainer.Link) -> int:
+    """A number after those of all edits that act in a model."""
+    holders = [holder for link in model.links()
+               if (holder := holder_of(link)) is not None]
+    return 1 + max((
+        edit.number for holder in holders
+        for edit in (*holder.made, *(b.edit for b in holder.bindings))),
+        default=0)
 
 
 def _verified(root: chainer.Link, link: chainer.Link, path: str, edit: Edit,

@@ -85,6 +85,19 @@ def test_edits_of_a_parent_and_of_its_child_both_apply(child_first):
         'insert after /ReLU: double as /double, made on /block'])
 
 
+def test_the_order_is_that_of_making_however_edits_are_tried():
+    model = chainer.Sequential(Block())
+    x = vectors()
+    # Tried on the first run; at once; on the first run.
+    surgery.insert_after(model, '/0/ReLU', increment)
+    surgery.insert_after(model, '/0/ReLU', double, x=x)
+    surgery.insert_after(model[0], '/ReLU', increment, name='last')
+    h = np.maximum(model[0].l(x).array, 0)
+    np.testing.assert_array_equal(model(x).array, (h + 1) * 2 + 1)
+    assert [str(one).split(' as /')[1] for one in surgery.edits(model)] == [
+        'increment', 'double', 'last, made on /0']
+
+
 def test_an_edit_counts_from_the_call_of_the_link_it_was_made_on():
     class Twice(chainer.Chain):
         def __init__(self):
