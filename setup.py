@@ -29,8 +29,10 @@ setup(
             'h5py>=3.10',
             'hypothesis>=6.100',
             'mypy>=1.11',
+            'nox>=2024.4.15',
             'pytest>=8',
             'pytest-cov>=5',
+            'ruff>=0.6',
             # chainer.testing imports pkg_resources, which setuptools 82 lost.
             'setuptools<81',
         ],

@@ -1,0 +1,48 @@
+# Needs only make and Python 3.11 to 3.13; each target sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+# For scripts and pytest: make train ARGS="--epoch 5 --seed 1"
+ARGS ?=
+
+# Chainer's setup.py needs an old setuptools. Old pips read the first variable
+# when they build a dependency, new ones the second.
+export PIP_CONSTRAINT := build-constraints.txt
+export PIP_BUILD_CONSTRAINT := build-constraints.txt
+
+.PHONY: help venv train test check matrix bench clean
+
+help:
+	@echo 'make venv     a .venv with all that training and tests need'
+	@echo 'make train    train the MNIST network   (ARGS="--epoch 5 --seed 1")'
+	@echo 'make test     run the tests             (ARGS="-k fold")'
+	@echo 'make check    lint and type-check'
+	@echo 'make matrix   the tests on every Python found, oldest and newest NumPy'
+	@echo 'make bench    run every benchmark, in under ten minutes on two cores'
+	@echo 'make clean    remove what the targets above made, but not result/'
+
+venv: .venv/installed
+
+.venv/installed: setup.py pyproject.toml build-constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --editable '.[train,test]'
+	touch $@
+
+train: venv
+	$(BIN)/python train_mnist.py $(ARGS)
+
+test: venv
+	$(BIN)/python -m pytest $(ARGS)
+
+check: venv
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+matrix: venv
+	$(BIN)/python -m nox $(ARGS)
+
+bench: venv
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf .venv .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	    .coverage *.egg-info build dist

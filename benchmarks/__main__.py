@@ -1,0 +1,23 @@
+"""Runs every benchmark, each in a process of its own, one after the other.
+
+    python -m benchmarks [flags that every benchmark takes]
+"""
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+here = Path(__file__).resolve().parent
+support = {'__init__.py', '__main__.py', 'harness.py'}
+
+failed = []
+for script in sorted(here.glob('*.py')):
+    if script.name in support:
+        continue
+    print('== {}'.format(script.name), flush=True)
+    start = time.perf_counter()
+    if subprocess.run([sys.executable, script, *sys.argv[1:]]).returncode:
+        failed.append(script.name)
+    print('{:.0f} s\n'.format(time.perf_counter() - start), flush=True)
+if failed:
+    sys.exit('failed: ' + ', '.join(failed))

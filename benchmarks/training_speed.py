@@ -1,0 +1,200 @@
+"""A training step of the MNIST network: shared, tiled, dense; where it goes.
+
+Times optimizer.update of 784 -> 1000 -> 900 -> 10 with Adam: forward,
+backward and the update of the parameters. The second layer (1000 -> 900) is
+shared by n tiles, or the same by repeating its weight, or dense.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import harness  # noqa: E402  isort: skip
+
+import numpy  # noqa: E402
+
+from benchmarks.layer_speed import TiledLinear  # noqa: E402
+from mnist.network import MLP  # noqa: E402
+
+import chainer  # noqa: E402  isort: skip
+import chainer.links as L  # noqa: E402  isort: skip
+from chainer import optimizers  # noqa: E402  isort: skip
+
+N_UNITS, N_OUT_UNITS = 1000, 900
+KINDS = ['shared', 'tile', 'dense']
+
+
+def make_network(kind, n_tiles, device):
+    model = MLP(
+        N_UNITS, N_OUT_UNITS, n_tiles=n_tiles,
+        layer='linear' if kind == 'dense' else 'shared')
+    if kind == 'tile':
+        tiled = TiledLinear(
+            N_UNITS, N_OUT_UNITS, nobias=True,
+            initialW=model.l2.W.array, n_tiles=n_tiles)
+        del model.l2
+        with model.init_scope():
+            model.l2 = tiled
+    model = L.Classifier(model).to_device(device)
+    optimizer = optimizers.Adam()
+    optimizer.setup(model)
+    return model, optimizer
+
+
+def training_step(kind, n_tiles, x, t, device):
+    model, optimizer = make_network(kind, n_tiles, device)
+
+    def run(mark):
+        loss = model(x, t)
+        mark('forward')
+        model.cleargrads()
+        loss.backward()
+        mark('forward + backward')
+        del loss
+        optimizer.update()
+        mark('step')
+    return model, run
+
+
+def check(shared, tile, x):
+    """The shared and the tiled network, of equal weights, agree."""
+    for (name, a), (_, b) in zip(
+            sorted(shared.namedparams()), sorted(tile.namedparams()),
+            strict=True):
+        b.array[...] = a.array
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        harness.check_close(
+            shared.predictor(x).array,
+            harness.to_numpy(tile.predictor(x).array).astype('d'),
+            'the shared network against the tiled one')
+
+
+class FunctionTimer(chainer.FunctionHook):
+    """Times each function of the graph, with what its backward calls."""
+
+    def __init__(self, clock):
+        self.marks = []
+        self._clock = clock
+        self._running = []
+
+    def forward_preprocess(self, function, in_data):
+        self._running.append(self._clock.mark())
+
+    def forward_postprocess(self, function, in_data):
+        start = self._running.pop()
+        if not self._running:
+            self.marks.append((function.label, start, self._clock.mark()))
+
+    def backward_preprocess(self, function, in_data, out_grad):
+        self.forward_preprocess(function, in_data)
+
+    def backward_postprocess(self, function, in_data, out_grad):
+        self.forward_postprocess(function, in_data)
+
+
+def shares_of_a_step(kind, n_tiles, x, t, device, steps=20):
+    """Seconds of a step in each function, in Adam, and in what is left."""
+    clock = harness.Clock(device)
+    _, run = training_step(kind, n_tiles, x, t, device)
+    run(lambda part: None)
+    shares = {}
+    total = 0.
+    for _ in range(steps):
+        marks = {}
+        start = clock.mark()
+        with FunctionTimer(clock) as timer:
+            run(lambda part, m=marks: m.update({part: clock.mark()}))
+        timer.marks.append(
+            ('Adam', marks['forward + backward'], marks['step']))
+        total += clock.seconds_between(start, marks['step'])
+        for name, begin, end in timer.marks:
+            shares[name] = (
+                shares.get(name, 0.) + clock.seconds_between(begin, end))
+    shares['Chainer, between them'] = total - sum(shares.values())
+    return {name: s / steps for name, s in shares.items()}
+
+
+def plot(results, path):
+    figure, ((axis,),) = harness.new_figure()
+    batches = sorted({r['batch'] for r in results})
+    for i, kind in enumerate(KINDS):
+        values = [
+            next(r for r in results
+                 if (r['kind'], r['batch']) == (kind, batch))
+            for batch in batches]
+        axis.bar(
+            numpy.arange(len(batches)) + (i - 1) * .27,
+            [v['step seconds']['median'] / v['dense seconds']
+             for v in values], width=.25, label=kind)
+    axis.axhline(1, color='k', lw=.5)
+    axis.set(
+        xticks=range(len(batches)), xticklabels=batches, xlabel='batch',
+        ylabel='time of a step, dense = 1', title='MNIST network, Adam')
+    axis.legend()
+    figure.savefig(path, dpi=100)
+
+
+def main(argv=None):
+    def add_arguments(parser):
+        parser.add_argument(
+            '--batch', type=int, nargs='+', default=[10, 100, 1000],
+            metavar='B')
+        parser.add_argument('--n-tiles', type=int, default=10, metavar='N')
+        parser.add_argument(
+            '--seconds', type=float, default=8,
+            help='time for each batch size (default: 8)')
+
+    args = harness.parse_args(__doc__.splitlines()[0], argv, add_arguments)
+    random = numpy.random.RandomState(0)
+    results = []
+    rows = []
+    tables = []
+    for batch in args.batch:
+        x = args.device.send(random.random_sample((batch, 784)).astype('f'))
+        t = args.device.send(random.randint(0, 10, batch).astype('i'))
+        steps = {
+            kind: training_step(kind, args.n_tiles, x, t, args.device)
+            for kind in KINDS}
+        check(steps['shared'][0], steps['tile'][0], x)
+        timings = harness.compare(
+            {kind: run for kind, (_, run) in steps.items()}, args.device,
+            seconds=args.seconds)
+        for kind in KINDS:
+            step = timings.seconds(kind, 'step')
+            ratio = timings.ratio('dense', kind, 'step')
+            shares = shares_of_a_step(
+                kind, args.n_tiles, x, t, args.device)
+            results.append({
+                'batch': batch, 'kind': kind, 'n_tiles': args.n_tiles,
+                'step seconds': step._asdict(),
+                'dense seconds': timings.seconds('dense', 'step').median,
+                'dense / this': ratio._asdict(),
+                'seconds by function': shares,
+            })
+            rows.append([
+                'batch {}, {}'.format(batch, kind),
+                *(harness.milliseconds(timings.seconds(kind, part))
+                  for part in ('forward', 'forward + backward', 'step')),
+                harness.times(ratio)])
+            tables.append(('batch {}, {}'.format(batch, kind), shares))
+    harness.print_table(
+        ['network', 'forward ms', '+ backward', '+ Adam = step', 'dense /'],
+        rows)
+    print()
+    names = sorted(
+        {name for _, shares in tables for name in shares},
+        key=lambda name: -max(shares.get(name, 0) for _, shares in tables))
+    print('Where a step goes, in ms:')
+    harness.print_table(
+        ['function (forward and backward)'] + [title for title, _ in tables],
+        [[name] + ['{:.3g}'.format(shares[name] * 1e3)
+                   if name in shares else '-' for _, shares in tables]
+         for name in names])
+    print('\nwritten: {}'.format(harness.save(args, __file__, results)))
+    path = harness.plot_path(args, __file__)
+    plot(results, path)
+    print('written: {}'.format(path))
+
+
+if __name__ == '__main__':
+    main()
