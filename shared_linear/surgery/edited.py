@@ -39,11 +39,8 @@ class Edited(chainer.Link):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         run = local.run
         if run is not None and run.reaches_forward(self):
-            return super().forward(  # type: ignore[misc]
-                *args, **kwargs)
-        return _enter(
-            self, super().forward,  # type: ignore[misc]
-            args, kwargs, False)
+            return super().forward(*args, **kwargs)
+        return _enter(self, super().forward, args, kwargs, False)
 
     def __getattr__(self, name: str) -> Any:
         holder = self.__dict__.get('_surgery')

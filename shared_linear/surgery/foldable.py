@@ -1,4 +1,5 @@
 """How the layers that are linear maps take in a scale and a shift."""
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,7 +33,8 @@ class Foldable(NamedTuple):
     inputs: Callable[[Any, Any, Any], Weights]
 
 
-_foldable: dict[type, Foldable] = {}
+_foldable: 'weakref.WeakKeyDictionary[type, Foldable]' = (
+    weakref.WeakKeyDictionary())
 
 
 def foldable(link: chainer.Link) -> Any:
@@ -40,6 +42,13 @@ def foldable(link: chainer.Link) -> Any:
     for cls in type(link).__mro__:
         if cls in _foldable:
             return _foldable[cls]
+    W = getattr(link, 'W', None)
+    if (isinstance(getattr(link, 'n_tiles', None), int)
+            and hasattr(link, 'b') and W is not None
+            and W.array is not None and W.ndim == 2):
+        # Tiles of its input share a weight. Should it compute something
+        # else, the check on the example input leaves it alone.
+        return Foldable(linear_outputs, linear_inputs)
     return None
 
 
@@ -157,6 +166,9 @@ def register_foldable(
         outputs: Callable[[Any, Any, Any], Weights] = linear_outputs,
         inputs: Callable[[Any, Any, Any], Weights] = linear_inputs) -> None:
     """Tells how batch normalization folds into links of a class.
+
+    Links of other classes that have ``n_tiles``, a two-dimensional ``W`` and
+    ``b`` are taken for fully connected layers as they are.
 
     By default as into a fully connected layer with ``W`` of shape
     (out, in / n_tiles), ``b`` of shape (out,) or ``None`` and, if it has

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from networks import CNN, images, randomize, vectors
 
+import shared_linear
 from shared_linear import surgery
 
 # Two float32 computations of the same thing.
@@ -463,9 +464,6 @@ class TiledLinear(chainer.Link):
         return F.linear(sum(tiles[1:], tiles[0]), self.W, self.b)
 
 
-surgery.register_foldable(TiledLinear)
-
-
 @pytest.mark.parametrize('order', [None, np.array([3, 1, 5, 0, 4, 2])])
 class TestTiles:
 
@@ -499,13 +497,48 @@ class TestTiles:
 
 
 def test_shared_linear():
-    shared_linear = pytest.importorskip('shared_linear')
-    if not hasattr(shared_linear, 'SharedLinear'):
-        pytest.skip('no SharedLinear yet')
     link = shared_linear.SharedLinear(6, 5, n_tiles=2)
     model = chainer.Sequential(link, bn(5))
     x = vectors()
-    expected = normalized(in_float64(link, x), model[1])
+    W = np.tile(link.W.array, (1, 2)).astype(np.float64)
+    expected = normalized(x @ W.T + link.b.array, model[1])
+    report = surgery.fold_batch_normalization(model, x)
+    assert report[0].into == '/0'
+    assert_close(evaluate(model, x), expected)
+
+
+def test_in_front_of_shared_linear():
+    normalization = bn(6)
+    for array in normalization.gamma.array, normalization.avg_var:
+        array[3:] = array[:3]
+    link = shared_linear.SharedLinear(6, 5, n_tiles=2, nobias=True)
+    model = chainer.Sequential(normalization, link)
+    x = vectors()
+    W = np.tile(link.W.array, (1, 2)).astype(np.float64)
+    expected = normalized(x, normalization) @ W.T
+    report = surgery.fold_batch_normalization(model, x)
+    assert report[0].into == '/1'
+    assert_close(evaluate(model, x), expected)
+
+
+def test_a_class_of_ones_own():
+    class Own(chainer.Link):
+        def __init__(self):
+            super().__init__()
+            self.b = None
+            with self.init_scope():
+                self.W = chainer.Parameter(
+                    np.random.randn(5, 6).astype(np.float32))
+
+        def forward(self, x):
+            return F.linear(x, self.W, self.b)
+
+    model = chainer.Sequential(Own(), bn(5))
+    x = vectors()
+    expected = normalized(in_float64(model[0], x), model[1])
+    report = surgery.fold_batch_normalization(model, x)
+    assert report.folded == []
+    surgery.register_foldable(Own)
     report = surgery.fold_batch_normalization(model, x)
     assert report[0].into == '/0'
     assert_close(evaluate(model, x), expected)

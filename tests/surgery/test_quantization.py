@@ -160,7 +160,7 @@ def test_the_gradient_can_be_differentiated_again():
     ({'n_bits': 17}, ValueError, 'from 2 to 16, not 17'),
     ({'n_bits': 8.}, TypeError, 'must be an int, not float'),
     ({'n_bits': True}, TypeError, 'must be an int, not bool'),
-    ({'ranges': 'max'}, ValueError, "min_max, moving_average, current, not"),
+    ({'ranges': 'max'}, ValueError, 'min_max, moving_average, current, not'),
     ({'decay': 1.}, ValueError, r'in \[0, 1\), not 1'),
 ])
 def test_bad_arguments(arguments, error, match):
