@@ -29,7 +29,7 @@ setup(
             'h5py>=3.10',
             'hypothesis>=6.100',
             'mypy>=1.11',
-            'nox>=2024.4.15',
+            'nox>=2025.10.14',
             'pytest>=8',
             'pytest-cov>=5',
             'ruff>=0.6',
