@@ -14,3 +14,9 @@ def _names_for_doctests(doctest_namespace):
     doctest_namespace.update(
         np=numpy, sl=shared_linear, chainer=chainer,
         F=chainer.functions, L=chainer.links)
+
+
+@pytest.fixture(autouse=True)
+def _onnx_for_its_doctests(request):
+    if request.node.name.startswith('shared_linear.onnx.'):
+        pytest.importorskip('onnx', reason='needs the extra "onnx"')

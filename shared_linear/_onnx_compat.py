@@ -15,6 +15,7 @@ from typing import Any
 
 import chainer
 import numpy
+from chainer.backends import cuda
 
 
 class ExportError(ValueError):
@@ -106,22 +107,18 @@ def accept_external_converters(exporter: Any) -> contextlib.ExitStack:
 
 
 def name_function_in_errors(
-        exporter: Any, graph_class: Any) -> contextlib.AbstractContextManager:
+        exporter: Any) -> contextlib.AbstractContextManager[None]:
     """A function without a converter is answered by ``'X is not supported'``.
 
     Where its converter fails, the error does not name the function.
     """
-    create_node = graph_class.create_node
+    create_node = exporter.Graph.create_node
 
     def create_named_node(
             graph: Any, name: str, function: Any, *args: Any) -> Any:
         opset = graph.specified_opset_version
         if name not in graph.converters:
-            raise ExportError(
-                'the model calls {}, for which there is no ONNX converter: '
-                'compute it from functions that have one, or pass '
-                'converters={{{!r}: converter}}'.format(
-                    _full_name(function), name))
+            raise no_converter(function, name)
         try:
             return create_node(graph, name, function, *args)
         except ExportError:
@@ -134,13 +131,57 @@ def name_function_in_errors(
                 + ('; a newer opset_version may have one'
                    if opset < exporter.MAXIMUM_OPSET_VERSION else '')) from e
 
-    return replaced(graph_class, 'create_node', create_named_node)
+    return replaced(exporter.Graph, 'create_node', create_named_node)
+
+
+def no_converter(function: Any, name: str) -> ExportError:
+    """The error for a function that is looked up by a name in vain."""
+    return ExportError(
+        'the model calls {}, for which there is no ONNX converter: compute '
+        'it from functions that have one, or pass '
+        'converters={{{!r}: converter}}'.format(_full_name(function), name))
 
 
 def _full_name(function: Any) -> str:
     kind = type(function)
     wrapped = getattr(function, 'custom_function_node_name', None)
     return wrapped or '{}.{}'.format(kind.__module__, kind.__qualname__)
+
+
+def convert_permutate(params: Any) -> Any:
+    """The indices of ``F.permutate`` are named, and then not written.
+
+    Below opset 9 there is no converter at all.
+    """
+    from onnx_chainer import onnx_helper  # type: ignore[import-untyped]
+    func = params.func
+    indices = cuda.to_cpu(func.indices).astype(numpy.int64)
+    if func.inv:
+        indices = numpy.argsort(indices)
+    x, = params.input_names
+    return onnx_helper.make_node(
+        'Gather', [x, params.context.add_const(indices, 'indices')],
+        # Chainer permutes the first axis if it is given a negative one.
+        params.output_names, axis=max(func.axis, 0)),
+
+
+def convert_get_item(params: Any) -> Any:
+    """A mask is written as indices: rows 0 and 1 for False and True."""
+    from onnx_chainer import mapping
+    slices = []
+    for index in params.func.slices:
+        array = numpy.asarray(cuda.to_cpu(index)) if isinstance(
+            index, (list, *chainer.get_array_types())) else None
+        if array is None or array.dtype != bool:
+            slices.append(index)
+        elif array.ndim == 1:
+            slices.append(numpy.flatnonzero(array))
+        else:
+            raise ExportError(
+                'GetItem by a mask of {} axes: ONNX has no form for more '
+                'than one'.format(array.ndim))
+    params.func.slices = tuple(slices)
+    return mapping.converters['GetItem'](params)
 
 
 def check_batch_normalization(params: Any) -> Any:
@@ -167,7 +208,7 @@ def readied(onnx: Any) -> Iterator[Any]:
         forget_failed_import()
         exporter = importlib.import_module('onnx_chainer.export')
         with accept_external_converters(exporter), \
-                name_function_in_errors(exporter, exporter.Graph):
+                name_function_in_errors(exporter):
             yield exporter
 
 
@@ -207,6 +248,11 @@ def separate_parameters(model: Any) -> None:
             arrays[name].name = names[name]
     for node in nodes:
         for i, name in enumerate(node.input):
+            if name and name not in taken:
+                raise ExportError(
+                    '{} takes an array that no function has computed, and '
+                    'that is not written: make it of x by functions, or an '
+                    'input of the model'.format(node.name))
             node.input[i] = names.get(name, name)
     kept = [arrays[name] for name in used]
     del graph.initializer[:], graph.input[:], graph.node[:]

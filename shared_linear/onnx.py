@@ -15,11 +15,18 @@ import chainer
 import chainer.functions as F
 import numpy
 from chainer.backends import cuda
+from chainer.functions.array.get_item import GetItem
+from chainer.functions.array.permutate import Permutate
+from chainer.functions.normalization.batch_normalization import (
+    BatchNormalization,
+    FixedBatchNormalization,
+)
 
-from shared_linear import _onnx_compat, tiling
+from shared_linear import _onnx_compat
 from shared_linear._onnx_batch import Frozen, Sizes, free_batch_size
 from shared_linear._onnx_compat import ExportError
 from shared_linear.function import SharedLinearFunction
+from shared_linear.tiling import Fold, Tile
 
 if TYPE_CHECKING:
     import onnx
@@ -45,7 +52,7 @@ class _Nodes:
     """
 
     def __init__(self, params: Any) -> None:
-        from onnx_chainer import onnx_helper
+        from onnx_chainer import onnx_helper  # type: ignore[import-untyped]
         self.params = params
         self.dtypes = [v.dtype for v in params.func.inputs]
         self._builder = onnx_helper.GraphBuilder()
@@ -68,7 +75,8 @@ class _Nodes:
         """Sees the last axis as (n_tiles, m), and adds over the first."""
         if n_tiles == 1:
             return name
-        *axes, width = self.params.func.inputs[0].shape
+        func: Any = self.params.func
+        *axes, width = func.inputs[0].shape
         if width == 0:
             raise ExportError('an input of no columns has no tiles in ONNX')
         # 0 stands for the size that the axis has in the input.
@@ -113,10 +121,6 @@ def _convert_fold(params: Any) -> Any:
 
 def _convert_tile(params: Any) -> Any:
     """y = tile(x)."""
-    from onnx_chainer import mapping
-    if not isinstance(params.func, tiling.Tile):
-        # Chainer's own class has the same name.
-        return mapping.converters['Tile'](params)
     nodes = _Nodes(params)
     repeats = [1] * len(params.func.inputs[0].shape)
     repeats[-1] = params.func.n_tiles
@@ -125,14 +129,34 @@ def _convert_tile(params: Any) -> Any:
         nodes.add('Tile', x, nodes.shape(repeats, 'repeats')))
 
 
-# By the name of the function's class, as the exporter looks them up.
+def _only(kind: type, convert: Converter) -> Converter:
+    """A converter that leaves other classes of the same name to others.
+
+    The exporter looks converters up by the name of the function's class, and
+    Chainer has a ``Tile`` too.
+    """
+    def convert_or_pass(params: Any) -> Any:
+        from onnx_chainer import mapping
+        if isinstance(params.func, kind):
+            return convert(params)
+        name = kind.__name__
+        if name not in mapping.converters:
+            raise _onnx_compat.no_converter(params.func, name)
+        return mapping.converters[name](params)
+
+    return convert_or_pass
+
+
 _CONVERTERS: dict[str, Converter] = {
-    'BatchNormalization': _onnx_compat.check_batch_normalization,
-    'FixedBatchNormalization': _onnx_compat.check_batch_normalization,
-    'Fold': _convert_fold,
-    'SharedLinearFunction': _convert_shared_linear,
-    'Tile': _convert_tile,
-}
+    kind.__name__: _only(kind, convert) for kind, convert in (
+        (BatchNormalization, _onnx_compat.check_batch_normalization),
+        (FixedBatchNormalization, _onnx_compat.check_batch_normalization),
+        (Fold, _convert_fold),
+        (GetItem, _onnx_compat.convert_get_item),
+        (Permutate, _onnx_compat.convert_permutate),
+        (SharedLinearFunction, _convert_shared_linear),
+        (Tile, _convert_tile),
+    )}
 
 
 class _Call:
@@ -144,23 +168,29 @@ class _Call:
     """
 
     def __init__(
-            self, model: chainer.Link, keys: Sequence[str] | None,
+            self, model: chainer.Link, inputs: _Inputs,
             output_names: Sequence[str] | None) -> None:
         self.namedlinks = model.namedlinks
         self.namedparams = model.namedparams
         self.model = model
-        self.keys = keys
+        self.inputs = inputs
         self.given_names = output_names
         # The exporter reads it after the call.
         self.output_names: list[str] = []
 
     def __call__(self, *args: Variable) -> list[Variable]:
-        if self.keys is None:
+        keys = self.inputs.keys
+        if keys is None:
             result = self.model(*args)
         else:
-            result = self.model(**dict(zip(self.keys, args, strict=True)))
+            result = self.model(**dict(zip(keys, args, strict=True)))
         names, outputs = _name_outputs(result, self.given_names)
-        self.output_names[:] = names
+        if self.given_names is None:
+            # A model may return a dict of what it was given.
+            names = [
+                name + '_out' if name in self.inputs.names else name
+                for name in names]
+        self.output_names[:] = _different(names, self.inputs.names)
         # An output has to be made by a function, and has one name.
         known = {id(v) for v in args}
         distinct = []
@@ -199,6 +229,15 @@ def _name_outputs(
     return names, outputs
 
 
+def _different(
+        names: Sequence[str], others: Sequence[str] = ()) -> Sequence[str]:
+    if len({*names, *others}) < len(names) + len(others):
+        raise ValueError(
+            'the names of inputs and outputs must differ, and here are '
+            '{}'.format(', '.join(map(repr, [*others, *names]))))
+    return names
+
+
 class _Inputs:
 
     """What the model is called with: arrays, and their names."""
@@ -231,7 +270,7 @@ class _Inputs:
             if len(names) != len(values):
                 raise ValueError('{} input_names for {} inputs'.format(
                     len(names), len(values)))
-            self.names = list(names)
+            self.names = list(_different(names))
 
     @property
     def batch_size(self) -> int | None:
@@ -262,8 +301,9 @@ def _unchanged(model: chainer.Link) -> Iterator[None]:
     links = list(model.links())
     attributes = [dict(vars(link)) for link in links]
     arrays = [
-        (value, value.copy()) for link in links for value in (
-            vars(link).get(name) for name in link._persistent)
+        (value, value.copy()) for link, before in zip(
+            links, attributes, strict=True)
+        for value in map(before.get, link._persistent)
         if isinstance(value, chainer.get_array_types())]
     python_state, numpy_state = random.getstate(), numpy.random.get_state()
     on_gpu = model.xp is cuda.cupy
@@ -274,8 +314,8 @@ def _unchanged(model: chainer.Link) -> Iterator[None]:
         yield
     finally:
         for link, before in zip(links, attributes, strict=True):
-            vars(link).clear()
-            vars(link).update(before)
+            link.__dict__.clear()
+            link.__dict__.update(before)
         for array, before in arrays:
             chainer.backend.copyto(array, before)
         random.setstate(python_state)
@@ -290,7 +330,7 @@ def _trace(
         output_names: Sequence[str] | None,
         converters: Mapping[str, Converter] | None) -> Any:
     """Runs the model once, and returns what it did as an onnx.ModelProto."""
-    call = _Call(model, inputs.keys, output_names)
+    call = _Call(model, inputs, output_names)
     with _unchanged(model):
         proto = exporter.export(
             call, inputs.variables(batch_size), opset_version=opset_version,
@@ -298,6 +338,7 @@ def _trace(
             external_converters={**_CONVERTERS, **(converters or {})})
     _onnx_compat.separate_parameters(proto)
     _onnx_compat.choose_ir_version(onnx, proto)
+    _check_graph(onnx, proto)
     return proto
 
 
@@ -380,7 +421,8 @@ def _check_graph(onnx: Any, proto: Any) -> None:
     except (onnx.checker.ValidationError,
             onnx.shape_inference.InferenceError) as e:
         raise ExportError(
-            'the graph is no valid ONNX: {}'.format(e)) from e
+            'the graph is no valid ONNX: {}'.format(
+                ' '.join(str(e).split()))) from e
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -426,7 +468,7 @@ def export(
 
     .. math::
 
-        y = fold(x) \, W^\top + b,
+        y = fold(x) \\, W^\\top + b,
 
     which is ``Reshape`` to :math:`(B, n, m)`, ``ReduceSum`` over the tiles
     and ``Gemm``, for both methods of :func:`shared_linear`. The file holds
@@ -483,15 +525,17 @@ def export(
 
     .. admonition:: Example
 
-        >>> onnx = pytest.importorskip('onnx')
+        >>> import tempfile
         >>> model = chainer.Sequential(
         ...     sl.SharedLinear(8, 6, n_tiles=4), F.relu, L.Linear(6, 3))
         >>> x = np.zeros((1, 8), np.float32)
-        >>> proto = sl.onnx.export(model, x, folder / 'model.onnx')
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     proto = sl.onnx.export(model, x, folder + '/model.onnx')
         >>> [node.op_type for node in proto.graph.node]
         ['Reshape', 'ReduceSum', 'Gemm', 'Relu', 'Gemm']
-        >>> {w.name: tuple(w.dims) for w in proto.graph.initializer}['param_0_W']
-        (6, 2)
+        >>> [list(w.dims) for w in proto.graph.initializer
+        ...  if w.name == 'param_0_W']
+        [[6, 2]]
 
     """
     onnx = _onnx_compat.require_onnx()
