@@ -1,4 +1,6 @@
-"""Names that Chainer's doctests use too: np, L, F, chainer; and sl."""
+"""Names for the doctests, a seed for each test, and what a test may need."""
+import functools
+
 import numpy
 import pytest
 
@@ -7,16 +9,56 @@ import shared_linear
 import chainer  # isort: skip
 import chainer.functions  # isort: skip
 import chainer.links  # isort: skip
+import chainerx  # isort: skip
+from chainer.backends import cuda  # isort: skip
 
 
 @pytest.fixture(autouse=True)
 def _names_for_doctests(doctest_namespace):
+    """The names that Chainer's own doctests use, and sl."""
     doctest_namespace.update(
         np=numpy, sl=shared_linear, chainer=chainer,
         F=chainer.functions, L=chainer.links)
 
 
 @pytest.fixture(autouse=True)
+def _seed():
+    """Chainer's test cases and initializers draw from numpy.random."""
+    numpy.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _onnx_for_its_doctests(request):
     if request.node.name.startswith('shared_linear.onnx.'):
         pytest.importorskip('onnx', reason='needs the extra "onnx"')
+
+
+@functools.lru_cache
+def _why_no_gpu():
+    if not cuda.available:
+        return 'needs CuPy: {}'.format(
+            str(cuda._resolution_error).strip().splitlines()[0])
+    try:
+        if cuda.cupy.cuda.runtime.getDeviceCount() > 0:
+            return None
+    except cuda.cupy.cuda.runtime.CUDARuntimeError as e:
+        return 'needs a GPU: {}'.format(e)
+    return 'needs a GPU: CuPy finds none'
+
+
+def _why_no_chainerx():
+    if chainerx.is_available():
+        return None
+    return 'needs ChainerX: this Chainer was built without it'
+
+
+# By the markers that chainer.testing's backends bear too.
+_NEEDS = {'gpu': _why_no_gpu, 'chainerx': _why_no_chainerx}
+
+
+def pytest_runtest_setup(item):
+    for marker, why_not in _NEEDS.items():
+        if item.get_closest_marker(marker) is not None:
+            reason = why_not()
+            if reason is not None:
+                pytest.skip(reason)

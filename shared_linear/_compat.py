@@ -62,7 +62,8 @@ def accept_missing_cudnn() -> None:
     """Chainer warns that cuDNN is off; CuPy 14 has no cuDNN module at all."""
     from chainer.backends import cuda
     if cuda.available and not cuda.cudnn_enabled:
-        cuda.check_cuda_available._already_warned = True
+        cuda.check_cuda_available._already_warned = (  # type: ignore
+            True)
 
 
 def ready_chainer() -> None:

@@ -19,7 +19,18 @@ METHODS = ('fold', 'tile')
 
 class SharedLinearFunction(function_node.FunctionNode):
 
-    """y = x tile(W)^T + b = fold(x) W^T + b."""
+    """y = x tile(W)^T + b = fold(x) W^T + b.
+
+    The node that :func:`shared_linear` makes, of x (B, n * m), W (M, m) and,
+    if there is a bias, b (M,). Given gy (B, M), its gradients are
+
+        gx = gy tile(W) = tile(gy W),
+        gW = fold(gy^T x) = gy^T fold(x),
+        gb = the sum of gy over the batch:
+
+    that of a shared weight is the sum over its copies (Chen et al.,
+    Compressing Neural Networks with the Hashing Trick, 2015).
+    """
 
     def __init__(
             self, method: str = 'fold', n_tiles: int | None = None) -> None:
@@ -28,16 +39,17 @@ class SharedLinearFunction(function_node.FunctionNode):
                 'method must be one of {}, not {!r}'.format(
                     ', '.join(map(repr, METHODS)), method))
         self.method = method
-        self.n_tiles = n_tiles
+        self.n_tiles = (
+            None if n_tiles is None else tiling.check_n_tiles(n_tiles))
 
     def check_type_forward(self, in_types):
         n_in = in_types.size()
         type_check.expect(2 <= n_in, n_in <= 3)
         x_type, W_type = in_types[:2]
         type_check._argname((x_type, W_type), ('x', 'W'))
+        tiling.expect_float(x_type, 'x')
+        tiling.expect_float(W_type, 'W')
         type_check.expect(
-            x_type.dtype.kind == 'f',
-            W_type.dtype.kind == 'f',
             x_type.ndim == 2,
             W_type.ndim == 2,
         )
@@ -54,7 +66,8 @@ class SharedLinearFunction(function_node.FunctionNode):
 
     def _check_widths(self, x_shape, W_shape):
         if self.n_tiles is None:
-            if x_shape[1] < 1 or W_shape[1] < 1 or x_shape[1] % W_shape[1]:
+            n_tiles = _count_tiles(x_shape[1], W_shape[1])
+            if n_tiles < 1 or x_shape[1] != n_tiles * W_shape[1]:
                 raise type_check.InvalidType(
                     'x.shape[1] is a multiple of W.shape[1]',
                     'x.shape = {}, W.shape = {}'.format(x_shape, W_shape))
@@ -68,7 +81,7 @@ class SharedLinearFunction(function_node.FunctionNode):
         self.retain_inputs((0, 1))  # b is not retained
         x, W = inputs[:2]
         if self.n_tiles is None:
-            self.n_tiles = x.shape[1] // W.shape[1]
+            self.n_tiles = _count_tiles(x.shape[1], W.shape[1])
 
         if self.method == 'tile':
             y = _dot(x, tiling.tile_array(W, self.n_tiles).T)
@@ -162,6 +175,11 @@ class SharedLinearGradWeight(function_node.FunctionNode):
         return ret
 
 
+def _count_tiles(in_size: int, width: int) -> int:
+    # Two empty widths are those of a dense layer, as in F.linear.
+    return in_size // width if width else 1
+
+
 def _fold(x: NdArray, other: NdArray, n_tiles: int) -> NdArray:
     """Folds x for a product with another array."""
     if n_tiles == 1:
@@ -179,7 +197,7 @@ def _product_dtype(a: NdArray, b: NdArray) -> Any:
     dtype = a.dtype
     if dtype != b.dtype:
         dtype = numpy.promote_types(dtype, b.dtype)
-    if dtype == numpy.float16 and isinstance(a, numpy.ndarray):
+    if dtype.char == 'e' and isinstance(a, numpy.ndarray):
         # No BLAS on the CPU multiplies float16.
         return numpy.dtype(numpy.float32)
     return dtype
@@ -209,6 +227,9 @@ def shared_linear(
     :math:`B`, the right one :math:`n` times fewer. With :math:`n = 1` it is
     :func:`chainer.functions.linear`.
 
+    ``x`` and ``W`` may differ in dtype. They are multiplied in the wider of
+    both, float16 on the CPU in float32, and the result is rounded once.
+
     Args:
         x (:class:`~chainer.Variable` or :ref:`ndarray`): Input variable, a
             :math:`(s_1, s_2, ..., s_k)`-shaped float array. Its first
@@ -233,8 +254,9 @@ def shared_linear(
         ``x``.
 
     Raises:
-        ValueError: If ``n_batch_axes`` is not positive, or ``method`` is
-            unknown.
+        TypeError: If ``n_tiles`` is not an int.
+        ValueError: If ``n_batch_axes`` or ``n_tiles`` is not positive, or
+            ``method`` is unknown.
         chainer.utils.type_check.InvalidType: If the shapes or the dtypes do
             not fit.
 

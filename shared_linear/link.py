@@ -1,7 +1,7 @@
 """The layer as a link that takes the place of ``L.Linear``."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import chainer
@@ -14,6 +14,9 @@ from shared_linear.function import shared_linear
 if TYPE_CHECKING:
     from chainer import Variable
     from chainer.types import InitializerSpec, NdArray
+
+    # Chainer takes plain numbers and functions too, but does not say so.
+    InitializerLike = InitializerSpec | float | Callable[[NdArray], None]
 
 
 class SharedLinear(chainer.Link):
@@ -53,6 +56,9 @@ class SharedLinear(chainer.Link):
         initial_bias (:ref:`initializer <initializer>`): Initializer of the
             bias: zero by default. An array has shape ``(out_size,)``.
         n_tiles (int): Number of tiles of the input that share the weight.
+
+    The parameters have the dtype of ``chainer.config.dtype``, unless an
+    initializer brings its own.
 
     Raises:
         TypeError: If ``n_tiles`` is not an int.
@@ -94,8 +100,8 @@ class SharedLinear(chainer.Link):
             in_size: int | None,
             out_size: int | None = None,
             nobias: bool = False,
-            initialW: InitializerSpec | None = None,
-            initial_bias: InitializerSpec | None = None,
+            initialW: InitializerLike | None = None,
+            initial_bias: InitializerLike | None = None,
             *,
             n_tiles: int,
     ) -> None:
@@ -106,8 +112,8 @@ class SharedLinear(chainer.Link):
         self.n_tiles = tiling.check_n_tiles(n_tiles)
 
         with self.init_scope():
-            self.W = variable.Parameter(_DenseVariance(
-                initializers._get_initializer(initialW), self.n_tiles))
+            self.W = variable.Parameter(
+                _DenseVariance(_get_initializer(initialW), self.n_tiles))
             if in_size is not None:
                 self._initialize_params(in_size)
 
@@ -117,7 +123,7 @@ class SharedLinear(chainer.Link):
                 if initial_bias is None:
                     initial_bias = 0
                 self.b = variable.Parameter(
-                    initializers._get_initializer(initial_bias), out_size)
+                    _get_initializer(initial_bias), out_size)
 
     def _initialize_params(self, in_size: int) -> None:
         if in_size % self.n_tiles != 0:
@@ -252,7 +258,7 @@ class SharedLinear(chainer.Link):
 
     @property
     def in_size(self) -> int | None:
-        if not self.W.is_initialized:
+        if self.W.array is None:
             return None
         return self.n_tiles * self.W.shape[1]
 
@@ -263,9 +269,14 @@ class SharedLinear(chainer.Link):
         yield 'nobias', self.b is None
         yield 'n_tiles', self.n_tiles
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def forward(
             self, x: Variable | NdArray, n_batch_axes: int = 1) -> Variable:
         """Applies the layer.
+
+        .. math:: y = x \\, tile(W)^\\top + b
 
         Args:
             x (:class:`~chainer.Variable` or :ref:`ndarray`): Batch of input
@@ -274,20 +285,32 @@ class SharedLinear(chainer.Link):
             n_batch_axes (int): Number of minibatch axes, greater than 0.
 
         Returns:
-            ~chainer.Variable: Output, with one axis of ``out_size`` behind
-            the minibatch axes.
+            ~chainer.Variable: Output of the dtype of ``x``, with one axis of
+            ``out_size`` behind the minibatch axes.
 
         Raises:
             ValueError: If the first input gives a size that ``n_tiles`` does
                 not divide.
             chainer.utils.type_check.InvalidType: If ``x`` does not fit.
 
+        .. admonition:: Example
+
+            >>> layer = sl.SharedLinear(12, 2, n_tiles=3)
+            >>> layer(np.ones((4, 3, 2, 2), np.float32)).shape
+            (4, 2)
+            >>> layer(np.ones((4, 5, 12), np.float32), n_batch_axes=2).shape
+            (4, 5, 2)
+
         """
-        if not self.W.is_initialized:
+        if self.W.array is None and n_batch_axes > 0:
             self._initialize_params(
                 utils.size_of_shape(x.shape[n_batch_axes:]))
         return shared_linear(
             x, self.W, self.b, n_batch_axes, n_tiles=self.n_tiles)
+
+
+def _get_initializer(initializer: InitializerLike | None) -> Any:
+    return initializers._get_initializer(initializer)  # type: ignore[arg-type]
 
 
 class _DenseVariance(chainer.Initializer):
@@ -334,9 +357,11 @@ def _dense_scale(
             initializers.Normal, initializers.One, initializers.Uniform,
             initializers.Zero):
         return 1
-    if kind in (
-            initializers.LeCunNormal, initializers.LeCunUniform,
-            initializers.Orthogonal):
+    if kind in (initializers.LeCunNormal, initializers.LeCunUniform):
+        return by_fan_in
+    if kind is initializers.Orthogonal and out_size <= width:
+        # As many unit vectors, n times shorter; else their deviation is
+        # that of columns, and says nothing of rows.
         return by_fan_in
     if kind in (initializers.HeNormal, initializers.HeUniform):
         fan_option = getattr(initializer, 'fan_option', 'fan_in')
@@ -355,7 +380,7 @@ def _initialize_as(array: NdArray | None) -> InitializerSpec | None:
 
 
 def _parameter_arrays(link):
-    if not link.W.is_initialized:
+    if link.W.array is None:
         raise ValueError(
             '{} has no weight yet: give it an in_size, or call it on an input '
             'first'.format(link))

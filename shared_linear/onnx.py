@@ -67,20 +67,26 @@ class _Nodes:
         return self.add(
             'Cast', name, to=onnx.helper.np_dtype_to_tensor_dtype(target))
 
-    def shape(self, sizes: Sequence[int], name: str) -> str:
-        return self.params.context.add_const(
-            numpy.array(sizes, numpy.int64), name)
+    def constant(self, value: Any, name: str) -> str:
+        return self.params.context.add_const(cuda.to_cpu(value), name)
 
-    def fold(self, name: str, n_tiles: int) -> str:
+    def shape(self, sizes: Sequence[int], name: str) -> str:
+        return self.constant(numpy.array(sizes, numpy.int64), name)
+
+    def fold(self, name: str) -> str:
         """Sees the last axis as (n_tiles, m), and adds over the first."""
-        if n_tiles == 1:
-            return name
         func: Any = self.params.func
         *axes, width = func.inputs[0].shape
+        if func.order is not None:
+            name = self.add(
+                'Gather', name, self.constant(func.order, 'order'),
+                axis=len(axes))
+        if func.n_tiles == 1:
+            return name
         if width == 0:
             raise ExportError('an input of no columns has no tiles in ONNX')
         # 0 stands for the size that the axis has in the input.
-        shape = [0] * len(axes) + [n_tiles, width // n_tiles]
+        shape = [0] * len(axes) + [func.n_tiles, width // func.n_tiles]
         tiles = self.add('Reshape', name, self.shape(shape, 'tiles'))
         return self.add('ReduceSum', tiles, axes=[len(axes)], keepdims=0)
 
@@ -102,10 +108,10 @@ def _convert_shared_linear(params: Any) -> Any:
         nodes.cast(name, source, dtype)
         for name, source in zip(
             params.input_names, nodes.dtypes, strict=True))
-    x = nodes.fold(x, params.func.n_tiles)
+    x = nodes.fold(x)
     if not b and params.opset_version < 11:
         # Until then Gemm wants a bias. It may be a single number.
-        b = [params.context.add_const(numpy.zeros(1, dtype), 'bias')]
+        b = [nodes.constant(numpy.zeros(1, dtype), 'bias')]
     y = nodes.add('Gemm', x, W, *b, transB=1)
     return nodes.finished(nodes.cast(y, dtype, nodes.dtypes[0]))
 
@@ -115,18 +121,21 @@ def _convert_fold(params: Any) -> Any:
     nodes = _Nodes(params)
     dtype = numpy.result_type(*nodes.dtypes, numpy.float32)
     x = nodes.cast(params.input_names[0], nodes.dtypes[0], dtype)
-    z = nodes.fold(x, params.func.n_tiles)
+    z = nodes.fold(x)
     return nodes.finished(nodes.cast(z, dtype, nodes.dtypes[0]))
 
 
 def _convert_tile(params: Any) -> Any:
     """y = tile(x)."""
     nodes = _Nodes(params)
-    repeats = [1] * len(params.func.inputs[0].shape)
-    repeats[-1] = params.func.n_tiles
-    x, = params.input_names
-    return nodes.finished(
-        nodes.add('Tile', x, nodes.shape(repeats, 'repeats')))
+    func, (x,) = params.func, params.input_names
+    *axes, width = func.inputs[0].shape
+    if func.order is None:
+        repeats = nodes.shape([1] * len(axes) + [func.n_tiles], 'repeats')
+        return nodes.finished(nodes.add('Tile', x, repeats))
+    groups = numpy.argsort(cuda.to_cpu(func.order)) % width
+    return nodes.finished(nodes.add(
+        'Gather', x, nodes.constant(groups, 'groups'), axis=len(axes)))
 
 
 def _only(kind: type, convert: Converter) -> Converter:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 class Fold(function_node.FunctionNode):
 
-    """Adds the tiles of the last axis."""
+    """Adds the tiles of the last axis: (..., n * m) -> (..., m).
+
+    The node that :func:`fold` makes; its gradient is :class:`Tile`.
+    """
 
     def __init__(self, n_tiles: int) -> None:
         self.n_tiles = check_n_tiles(n_tiles)
@@ -24,10 +27,8 @@ class Fold(function_node.FunctionNode):
     def check_type_forward(self, in_types):
         type_check._argname(in_types, ('x',))
         x_type, = in_types
-        type_check.expect(
-            x_type.dtype.kind == 'f',
-            x_type.ndim >= 1,
-        )
+        expect_float(x_type, 'x')
+        type_check.expect(x_type.ndim >= 1)
         shape = type_check.eval(x_type.shape)
         if shape[-1] % self.n_tiles != 0:
             raise type_check.InvalidType(
@@ -45,7 +46,10 @@ class Fold(function_node.FunctionNode):
 
 class Tile(function_node.FunctionNode):
 
-    """Repeats the last axis."""
+    """Repeats the last axis: (..., m) -> (..., n * m).
+
+    The node that :func:`tile` makes; its gradient is :class:`Fold`.
+    """
 
     def __init__(self, n_tiles: int) -> None:
         self.n_tiles = check_n_tiles(n_tiles)
@@ -53,10 +57,8 @@ class Tile(function_node.FunctionNode):
     def check_type_forward(self, in_types):
         type_check._argname(in_types, ('x',))
         x_type, = in_types
-        type_check.expect(
-            x_type.dtype.kind == 'f',
-            x_type.ndim >= 1,
-        )
+        expect_float(x_type, 'x')
+        type_check.expect(x_type.ndim >= 1)
 
     def forward(self, inputs):
         x, = inputs
@@ -84,9 +86,9 @@ def fold_array(x: NdArray, n_tiles: int, dtype: Any = None) -> NdArray:
     width = x.shape[-1] // n_tiles
     # Splitting an axis makes a view, whatever the strides are.
     tiles = x.reshape(x.shape[:-1] + (n_tiles, width))
-    if not isinstance(tiles, numpy.ndarray):
+    if not isinstance(tiles, numpy.ndarray) or tiles.dtype != dtype:
+        # Casts as it goes; a copy of x in the wider dtype takes as long.
         return tiles.sum(axis=-2, dtype=dtype)
-    tiles = tiles.astype(dtype, copy=False)
     if tiles.strides[-1] == tiles.itemsize:
         # BLAS streams each row once, three times as fast as ndarray.sum.
         sums = numpy.matmul(_row_of_ones(n_tiles, dtype), tiles)
@@ -123,6 +125,15 @@ def check_n_tiles(n_tiles: Any) -> int:
         raise ValueError(
             'n_tiles must be a positive int, not {}'.format(n_tiles))
     return n_tiles
+
+
+def expect_float(in_type: Any, name: str) -> None:
+    """Type check for a float array that names the dtype it met instead."""
+    dtype = type_check.eval(in_type.dtype)
+    if dtype.kind != 'f':
+        raise type_check.InvalidType(
+            '{}.dtype.kind == f'.format(name),
+            '{}.dtype = {}'.format(name, dtype))
 
 
 def describe_divisors(size: int, n_tiles: int) -> str:
@@ -212,6 +223,11 @@ def tile(x: Variable | NdArray, n_tiles: int) -> Variable:
         >>> x = np.array([1, 2], np.float32)
         >>> sl.tile(x, 3).array
         array([1., 2., 1., 2., 1., 2.], dtype=float32)
+
+        Repeating and adding up is a multiplication by ``n_tiles``:
+
+        >>> sl.fold(sl.tile(x, 3), 3).array
+        array([3., 6.], dtype=float32)
 
     """
     return Tile(n_tiles).apply((x,))[0]

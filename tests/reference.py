@@ -1,0 +1,58 @@
+"""What the layer computes, in float64, written without its code.
+
+The definition is taken word for word: the small weight is repeated along its
+last axis, and what comes is a dense layer.
+"""
+import numpy
+
+
+def tile(x, n_tiles):
+    return numpy.concatenate([numpy.asarray(x, 'd')] * n_tiles, axis=-1)
+
+
+def fold(x, n_tiles):
+    return sum(numpy.split(numpy.asarray(x, 'd'), n_tiles, axis=-1))
+
+
+def matrix(x, n_batch_axes=1):
+    """x as a matrix of float64: one row for each example."""
+    x = numpy.asarray(x, 'd')
+    rows = int(numpy.prod(x.shape[:n_batch_axes]))
+    return x.reshape(rows, int(numpy.prod(x.shape[n_batch_axes:])))
+
+
+def dense_weight(x, W, n_batch_axes=1):
+    return tile(W, matrix(x, n_batch_axes).shape[1] // W.shape[1])
+
+
+def shared_linear(x, W, b=None, n_batch_axes=1):
+    V = dense_weight(x, W, n_batch_axes)
+    y = numpy.einsum('bi,oi->bo', matrix(x, n_batch_axes), V)
+    if b is not None:
+        y = y + numpy.asarray(b, 'd')
+    return y.reshape(x.shape[:n_batch_axes] + (len(W),))
+
+
+def gradients(x, W, gy, n_batch_axes=1):
+    """gx, gW and gb of <gy, y>."""
+    V = dense_weight(x, W, n_batch_axes)
+    gy = matrix(gy, n_batch_axes)
+    gx = numpy.einsum('bo,oi->bi', gy, V)
+    gV = numpy.einsum('bo,bi->oi', gy, matrix(x, n_batch_axes))
+    return gx.reshape(x.shape), fold(gV, V.shape[1] // W.shape[1]), gy.sum(0)
+
+
+def second_gradients(x, W, gy, ggx, ggW, ggb, n_batch_axes=1):
+    """Gradients of <ggx, gx> + <ggW, gW> + <ggb, gb> by x, W and gy."""
+    V = dense_weight(x, W, n_batch_axes)
+    ggV = dense_weight(x, ggW, n_batch_axes)
+    rows, ggrows = matrix(x, n_batch_axes), matrix(ggx, n_batch_axes)
+    gy_rows = matrix(gy, n_batch_axes)
+    by_gy = (
+        numpy.einsum('bi,oi->bo', ggrows, V)
+        + numpy.einsum('bi,oi->bo', rows, ggV) + ggb)
+    by_x = numpy.einsum('bo,oi->bi', gy_rows, ggV)
+    by_V = numpy.einsum('bo,bi->oi', gy_rows, ggrows)
+    return (
+        by_x.reshape(x.shape), fold(by_V, V.shape[1] // W.shape[1]),
+        by_gy.reshape(gy.shape))
