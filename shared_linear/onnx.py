@@ -55,6 +55,7 @@ class _Nodes:
         from onnx_chainer import onnx_helper  # type: ignore[import-untyped]
         self.params = params
         self.dtypes = [v.dtype for v in params.func.inputs]
+        self.order = getattr(params.func, 'order', None)
         self._builder = onnx_helper.GraphBuilder()
 
     def add(self, kind: str, *names: str, **attributes: Any) -> str:
@@ -77,9 +78,9 @@ class _Nodes:
         """Sees the last axis as (n_tiles, m), and adds over the first."""
         func: Any = self.params.func
         *axes, width = func.inputs[0].shape
-        if func.order is not None:
+        if self.order is not None:
             name = self.add(
-                'Gather', name, self.constant(func.order, 'order'),
+                'Gather', name, self.constant(self.order, 'order'),
                 axis=len(axes))
         if func.n_tiles == 1:
             return name
@@ -130,10 +131,10 @@ def _convert_tile(params: Any) -> Any:
     nodes = _Nodes(params)
     func, (x,) = params.func, params.input_names
     *axes, width = func.inputs[0].shape
-    if func.order is None:
+    if nodes.order is None:
         repeats = nodes.shape([1] * len(axes) + [func.n_tiles], 'repeats')
         return nodes.finished(nodes.add('Tile', x, repeats))
-    groups = numpy.argsort(cuda.to_cpu(func.order)) % width
+    groups = numpy.argsort(cuda.to_cpu(nodes.order)) % width
     return nodes.finished(nodes.add(
         'Gather', x, nodes.constant(groups, 'groups'), axis=len(axes)))
 

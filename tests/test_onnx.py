@@ -1,4 +1,5 @@
 """A model's ONNX file computes what the model computes, W folded."""
+import inspect
 import os
 import random
 import subprocess
@@ -19,6 +20,10 @@ import chainer.links as L  # isort: skip
 REASON = 'needs the extra "onnx"'
 onnx = pytest.importorskip('onnx', reason=REASON)
 onnxruntime = pytest.importorskip('onnxruntime', reason=REASON)
+
+needs_order = pytest.mark.skipif(
+    'order' not in inspect.signature(sl.fold).parameters,
+    reason='needs order')
 
 OPSETS = [7, 8, 9, 10, 11]
 BATCH_SIZES = [0, 1, 7]
@@ -117,11 +122,6 @@ def array_of(proto, name):
 def axes(value):
     return [d.dim_param or d.dim_value
             for d in value.type.tensor_type.shape.dim]
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    numpy.random.seed(0)
 
 
 @pytest.fixture
@@ -271,6 +271,34 @@ class TestLayer:
         assert operators(proto) == ['Gather', 'Reshape', 'ReduceSum', 'Gemm']
         check_batch_sizes(model, path, (12,))
 
+    @needs_order
+    @pytest.mark.parametrize('opset', OPSETS)
+    @pytest.mark.parametrize('n_tiles', [1, 3])
+    @pytest.mark.parametrize('method', ['fold', 'tile'])
+    def test_order(self, path, method, n_tiles, opset):
+        order = numpy.random.permutation(12)
+        W, b = normal(5, 12 // n_tiles), normal(5)
+        model = Computed(lambda self, x: sl.shared_linear(
+            x, W, b, method=method, order=order))
+        proto = sl.onnx.export(model, normal(2, 12), path, opset_version=opset)
+        check_batch_sizes(model, path, (12,))
+        assert operators(proto) == [
+            'Gather', *(['Reshape', 'ReduceSum'] if n_tiles > 1 else []),
+            'Gemm']
+        x = normal(3, 12)
+        y, = run(path, x=x)
+        dense = numpy.tile(W, (1, n_tiles)).astype(numpy.float64)
+        numpy.testing.assert_allclose(
+            y, x[:, order] @ dense.T + b, rtol=0, atol=1e-5)
+
+    @needs_order
+    def test_order_of_a_link(self, path):
+        link = sl.SharedLinear(
+            12, 5, n_tiles=3, order=numpy.random.permutation(12))
+        proto = sl.onnx.export(link, normal(2, 12), path)
+        check_batch_sizes(link, path, (12,))
+        assert operators(proto) == ['Gather', 'Reshape', 'ReduceSum', 'Gemm']
+
     def test_masked_input(self, path):
         mask = numpy.arange(24) % 2 == 0
         model = Computed(
@@ -316,6 +344,23 @@ class TestTiling:
         if dtype == 'f':
             assert operators(proto) == (
                 ['Reshape', 'ReduceSum'] if function is sl.fold else ['Tile'])
+
+    @needs_order
+    @pytest.mark.parametrize('opset', OPSETS)
+    @pytest.mark.parametrize('shape', [(6,), (3, 6)])
+    def test_order(self, path, shape, opset):
+        order = numpy.random.permutation(6)
+        for model, kinds in (
+                (Computed(lambda self, x: sl.fold(x, 3, order)),
+                 ['Gather', 'Reshape', 'ReduceSum']),
+                (Computed(lambda self, x: sl.fold(x, 1, order)), ['Gather']),
+                (Computed(lambda self, x: sl.tile(
+                    x, 3, numpy.concatenate([order, order + 6, order + 12])
+                    .reshape(3, 6).T.ravel())), ['Gather'])):
+            proto = sl.onnx.export(
+                model, normal(2, *shape), path, opset_version=opset)
+            check_batch_sizes(model, path, shape)
+            assert operators(proto) == kinds
 
     @pytest.mark.parametrize('function', [sl.fold, sl.tile])
     def test_of_one_axis(self, path, function):
@@ -522,6 +567,37 @@ class TestNames:
             assert (array_of(proto, 'array_{}'.format(i)) == array).all()
 
 
+class TestEditedNetworks:
+
+    """Networks that surgery has changed."""
+
+    @pytest.fixture(autouse=True)
+    def _surgery(self):
+        pytest.importorskip('shared_linear.surgery', reason='needs surgery')
+
+    def test_batch_normalization_that_is_folded(self, path):
+        from shared_linear import surgery
+        model = chainer.Sequential(
+            L.Linear(20, 12), L.BatchNormalization(12), F.relu, make_layer())
+        norm = model[1]
+        norm.avg_mean[...] = normal(12)
+        norm.avg_var[...] = normal(12) ** 2 + .5
+        x = normal(7, 20)
+        expected = run_chainer(model, x)
+        before = sl.onnx.export(model, normal(2, 20), path)
+        assert 'BatchNormalization' in operators(before)
+
+        with chainer.using_config('train', False):
+            folded = surgery.fold_batch_normalization(model, normal(2, 20))
+        folded = model if folded is None else folded
+        proto = sl.onnx.export(folded, normal(2, 20), path)
+        assert operators(proto) == [
+            'Gemm', 'Relu', 'Reshape', 'ReduceSum', 'Gemm']
+        check_batch_sizes(folded, path, (20,))
+        numpy.testing.assert_allclose(
+            run(path, x=x)[0], expected, rtol=0, atol=1e-5)
+
+
 class TestNothingChanges:
 
     def test_weights_gradients_and_statistics(self, path):
@@ -640,7 +716,8 @@ class Fold(chainer.FunctionNode):
 class TestErrors:
 
     def test_unknown_function(self, path):
-        model = Computed(lambda self, x: self.l(F.cumsum(x, 1)), l=make_layer())
+        model = Computed(
+            lambda self, x: self.l(F.cumsum(x, 1)), l=make_layer())
         with pytest.raises(sl.onnx.ExportError, match=(
                 r'calls chainer\.functions\.math\.cumsum\.Cumsum, .* pass '
                 r"converters={'Cumsum': converter}")):
@@ -654,7 +731,8 @@ class TestErrors:
             return onnx.helper.make_node(
                 'CumSum', [*params.input_names, axis], params.output_names),
 
-        model = Computed(lambda self, x: self.l(F.cumsum(x, 1)), l=make_layer())
+        model = Computed(
+            lambda self, x: self.l(F.cumsum(x, 1)), l=make_layer())
         sl.onnx.export(
             model, normal(2, 12), path, converters={'Cumsum': convert})
         check_batch_sizes(model, path, (12,))
