@@ -127,7 +127,7 @@ def name_function_in_errors(
             raise ExportError(
                 '{} has no form in ONNX opset {}: {}'.format(
                     _full_name(function), opset,
-                    str(e).strip() or type(e).__name__)
+                    ' '.join(str(e).split()) or type(e).__name__)
                 + ('; a newer opset_version may have one'
                    if opset < exporter.MAXIMUM_OPSET_VERSION else '')) from e
 
@@ -177,9 +177,7 @@ def convert_get_item(params: Any) -> Any:
         elif array.ndim == 1:
             slices.append(numpy.flatnonzero(array))
         else:
-            raise ExportError(
-                'GetItem by a mask of {} axes: ONNX has no form for more '
-                'than one'.format(array.ndim))
+            raise ValueError('a mask of {} axes'.format(array.ndim))
     params.func.slices = tuple(slices)
     return mapping.converters['GetItem'](params)
 
@@ -195,9 +193,8 @@ def check_batch_normalization(params: Any) -> Any:
     ndim = len(func.inputs[0].shape)
     axis = tuple(sorted(a % ndim for a in func.axis))
     if axis != (0,) + tuple(range(2, ndim)):
-        raise ExportError(
-            'batch normalization over the axes {} of {}: ONNX has it only '
-            'over all but the second'.format(axis, ndim))
+        raise ValueError(
+            'the axes {} of {} are not all but the second'.format(axis, ndim))
     return mapping.converters[type(func).__name__](params)
 
 

@@ -41,6 +41,9 @@ __all__ = ['ExportError', 'export']
 # What one protocol buffer, and so a file without others beside it, can hold.
 MAX_BYTES = 2 ** 31 - 1
 
+# The attribute of a link in which surgery keeps its edits.
+_EDITS = '_surgery'
+
 
 class _Nodes:
 
@@ -85,7 +88,7 @@ class _Nodes:
         if func.n_tiles == 1:
             return name
         if width == 0:
-            raise ExportError('an input of no columns has no tiles in ONNX')
+            raise ValueError('an input of no columns has no tiles there')
         # 0 stands for the size that the axis has in the input.
         shape = [0] * len(axes) + [func.n_tiles, width // func.n_tiles]
         tiles = self.add('Reshape', name, self.shape(shape, 'tiles'))
@@ -139,6 +142,31 @@ def _convert_tile(params: Any) -> Any:
         'Gather', x, nodes.constant(groups, 'groups'), axis=len(axes)))
 
 
+def _convert_fake_quantize(params: Any) -> Any:
+    """y = s (clip(round(x / s) + z) - z), of a model that surgery quantized.
+
+    In float32 at least and rounded once, as there.
+    """
+    func = params.func
+    if type(func).__module__ != 'shared_linear.surgery.quantization':
+        raise _onnx_compat.no_converter(func, type(func).__name__)
+    if params.opset_version < 11:
+        raise ValueError('it rounds, which begins with opset 11')
+    nodes = _Nodes(params)
+    dtype = numpy.result_type(*nodes.dtypes, numpy.float32)
+    scale, zero, low, high = (
+        nodes.constant(cuda.to_cpu(value).astype(dtype), name)
+        for name, value in (
+            ('scale', func.scale), ('zero_point', func.zero_point),
+            ('q_min', numpy.array(func.q_min)),
+            ('q_max', numpy.array(func.q_max))))
+    x = nodes.cast(params.input_names[0], nodes.dtypes[0], dtype)
+    q = nodes.add('Add', nodes.add('Round', nodes.add('Div', x, scale)), zero)
+    q = nodes.add('Sub', nodes.add('Clip', q, low, high), zero)
+    y = nodes.add('Mul', q, scale)
+    return nodes.finished(nodes.cast(y, dtype, nodes.dtypes[0]))
+
+
 def _only(kind: type, convert: Converter) -> Converter:
     """A converter that leaves other classes of the same name to others.
 
@@ -167,6 +195,7 @@ _CONVERTERS: dict[str, Converter] = {
         (SharedLinearFunction, _convert_shared_linear),
         (Tile, _convert_tile),
     )}
+_CONVERTERS['FakeQuantizeFunction'] = _convert_fake_quantize
 
 
 class _Call:
@@ -307,7 +336,11 @@ class _Inputs:
 
 @contextlib.contextmanager
 def _unchanged(model: chainer.Link) -> Iterator[None]:
-    """Puts back what a run may change, in the model and in random state."""
+    """Puts back what a run may change, in the model and in random state.
+
+    All but the edits of surgery, which find their place in the first run of
+    a model, whichever it is.
+    """
     links = list(model.links())
     attributes = [dict(vars(link)) for link in links]
     arrays = [
@@ -324,8 +357,10 @@ def _unchanged(model: chainer.Link) -> Iterator[None]:
         yield
     finally:
         for link, before in zip(links, attributes, strict=True):
+            before.pop(_EDITS, None)
+            edits = {k: v for k, v in vars(link).items() if k == _EDITS}
             link.__dict__.clear()
-            link.__dict__.update(before)
+            link.__dict__.update(before, **edits)
         for array, before in arrays:
             chainer.backend.copyto(array, before)
         random.setstate(python_state)

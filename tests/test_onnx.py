@@ -511,7 +511,8 @@ class TestNetworks:
         model = Computed(
             lambda self, x: self.norm(x),
             norm=L.BatchNormalization(axis=(0, 1), size=3))
-        with pytest.raises(sl.onnx.ExportError, match=r'axes \(0, 1\) of 3'):
+        with pytest.raises(sl.onnx.ExportError, match=(
+                r'FixedBatchNormalization has no .*axes \(0, 1\) of 3')):
             sl.onnx.export(model, normal(2, 3, 3), path)
 
 
@@ -569,33 +570,90 @@ class TestNames:
 
 class TestEditedNetworks:
 
-    """Networks that surgery has changed."""
+    """Networks that surgery has changed, from the first run after it."""
 
-    @pytest.fixture(autouse=True)
-    def _surgery(self):
-        pytest.importorskip('shared_linear.surgery', reason='needs surgery')
+    @pytest.fixture
+    def surgery(self):
+        return pytest.importorskip(
+            'shared_linear.surgery', reason='needs surgery')
 
-    def test_batch_normalization_that_is_folded(self, path):
-        from shared_linear import surgery
-        model = chainer.Sequential(
-            L.Linear(20, 12), L.BatchNormalization(12), F.relu, make_layer())
-        norm = model[1]
-        norm.avg_mean[...] = normal(12)
-        norm.avg_var[...] = normal(12) ** 2 + .5
+    @pytest.fixture
+    def model(self):
+        model = Computed(
+            lambda self, x: self.l3(F.relu(self.l2(F.relu(
+                self.norm(self.l1(x)))))),
+            l1=L.Linear(20, 12), norm=L.BatchNormalization(12),
+            l2=make_layer(12, 12), l3=L.Linear(12, 5))
+        model.norm.avg_mean[...] = normal(12)
+        model.norm.avg_var[...] = normal(12) ** 2 + .5
+        return model
+
+    def check(self, model, path, expected_operators, opset=None):
+        proto = sl.onnx.export(
+            model, normal(2, 20), path, opset_version=opset)
+        assert operators(proto) == expected_operators
+        check_batch_sizes(model, path, (20,))
+        # The edits have outlived the export.
+        proto = sl.onnx.export(
+            model, normal(2, 20), path, opset_version=opset)
+        assert operators(proto) == expected_operators
+
+    @pytest.mark.parametrize('opset', OPSETS)
+    def test_folded_batch_normalization(self, path, surgery, model, opset):
         x = normal(7, 20)
         expected = run_chainer(model, x)
-        before = sl.onnx.export(model, normal(2, 20), path)
-        assert 'BatchNormalization' in operators(before)
-
-        with chainer.using_config('train', False):
-            folded = surgery.fold_batch_normalization(model, normal(2, 20))
-        folded = model if folded is None else folded
-        proto = sl.onnx.export(folded, normal(2, 20), path)
-        assert operators(proto) == [
-            'Gemm', 'Relu', 'Reshape', 'ReduceSum', 'Gemm']
-        check_batch_sizes(folded, path, (20,))
+        sl.onnx.export(model, x, path, opset_version=opset)
+        before = path.stat().st_size
+        report = surgery.fold_batch_normalization(model, normal(2, 20))
+        assert len(report.folded) == 1
+        self.check(model, path, [
+            'Gemm', 'Relu', 'Reshape', 'ReduceSum', 'Gemm', 'Relu', 'Gemm'],
+            opset)
         numpy.testing.assert_allclose(
             run(path, x=x)[0], expected, rtol=0, atol=1e-5)
+        assert path.stat().st_size < before
+
+    def test_insert(self, path, surgery, model):
+        surgery.insert_after(model, '/ReLU', sl.SharedLinear(
+            12, 12, n_tiles=2))
+        self.check(model, path, [
+            'Gemm', 'BatchNormalization', 'Relu', 'Reshape', 'ReduceSum',
+            'Gemm', 'Reshape', 'ReduceSum', 'Gemm', 'Relu', 'Gemm'])
+
+    def test_replace(self, path, surgery, model):
+        surgery.replace(model, '/l2', sl.SharedLinear(12, 12, n_tiles=6))
+        self.check(model, path, [
+            'Gemm', 'BatchNormalization', 'Relu', 'Reshape', 'ReduceSum',
+            'Gemm', 'Relu', 'Gemm'])
+        # The layer that no longer runs is not written.
+        W, = (a for a in onnx.load(path).graph.initializer
+              if a.dims in ([12, 4], [12, 2]))
+        assert W.dims == [12, 2]
+
+    def test_remove(self, path, surgery, model):
+        surgery.remove(model, '/ReLU_1')
+        self.check(model, path, [
+            'Gemm', 'BatchNormalization', 'Relu', 'Reshape', 'ReduceSum',
+            'Gemm', 'Gemm'])
+
+    def test_rewire(self, path, surgery, model):
+        surgery.rewire(model, '/l3', source='/ReLU')
+        self.check(
+            model, path, ['Gemm', 'BatchNormalization', 'Relu', 'Gemm'])
+
+    def test_quantize(self, path, surgery, model):
+        surgery.quantize(model, normal(50, 20))
+        proto = sl.onnx.export(model, normal(2, 20), path)
+        assert operators(proto).count('Round') == 5
+        for batch_size in 1, 7:
+            x = normal(batch_size, 20)
+            y, expected = run(path, x=x)[0], run_chainer(model, x)
+            # A sum that is rounded otherwise may end on the next integer.
+            assert numpy.isclose(y, expected, rtol=0, atol=1e-5).mean() > .9
+            numpy.testing.assert_allclose(y, expected, rtol=0, atol=.2)
+        with pytest.raises(sl.onnx.ExportError, match=(
+                'FakeQuantizeFunction has no form in ONNX opset 10: it rou')):
+            sl.onnx.export(model, normal(2, 20), path, opset_version=10)
 
 
 class TestNothingChanges:
