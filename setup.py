@@ -8,7 +8,7 @@ version = re.search(
     r"^__version__ = '(.+)'$",
     (here / 'shared_linear' / '__init__.py').read_text('utf-8'), re.M)[1]
 
-onnx = ['onnx>=1.16', 'onnxruntime>=1.20']
+onnx = ['onnx>=1.17', 'onnxruntime>=1.20']
 train = ['matplotlib>=3.8', 'mlxtend>=0.23']
 
 setup(

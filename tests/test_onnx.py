@@ -986,9 +986,9 @@ class TestFile:
         assert os.listdir(path.parent) == [path.name]
 
 
-def run_python(code):
+def run_python(code, *options):
     return subprocess.run(
-        [sys.executable, '-W', 'error', '-c', textwrap.dedent(code)],
+        [sys.executable, *options, '-c', textwrap.dedent(code)],
         check=True, capture_output=True, text=True).stdout.split()
 
 
@@ -1002,7 +1002,7 @@ class TestImport:
             from shared_linear import onnx
             assert sl.onnx is onnx
             print(sl.onnx.export.__name__, 'onnx_chainer' in sys.modules)
-            """) == ['export', 'False']
+            """, '-W', 'error') == ['export', 'False']
 
     def test_exporter_that_was_imported_before(self, path):
         """It has then concluded that onnx is not installed."""
