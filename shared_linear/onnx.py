@@ -396,12 +396,15 @@ def _trace_any_batch_size(
         proto = trace(None)
         reason, where = 'the inputs have not one number of rows', 'as given'
     else:
-        # Few models run on an empty batch, and -1 in a shape never does.
-        sizes = Sizes(given, given + 1) if given else Sizes(2, 3)
-        proto, where = trace(sizes.first), 'at {}'.format(sizes.first)
+        # Few models run on an empty batch, and many broadcast a single row.
+        sizes = Sizes(max(given, 2), max(given, 2) + 1)
+        size = given or sizes.first
+        proto, where = trace(size), 'at {}'.format(size)
         try:
-            return free_batch_size(
-                onnx, proto, _trace_second(trace, sizes), sizes)
+            first = proto if size == sizes.first else _trace_again(
+                trace, sizes.first)
+            second = _trace_again(trace, sizes.second)
+            return free_batch_size(onnx, first, second, sizes)
         except Frozen as e:
             reason = str(e)
     warnings.warn('the batch size in the file is frozen {}: {}'.format(
@@ -409,16 +412,16 @@ def _trace_any_batch_size(
     return proto
 
 
-def _trace_second(trace: Callable[[int], Any], sizes: Sizes) -> Any:
+def _trace_again(trace: Callable[[int], Any], size: int) -> Any:
     with warnings.catch_warnings():
         # The first run gave them.
         warnings.simplefilter('ignore')
         try:
-            return trace(sizes.second)
+            return trace(size)
         except Exception as e:
             what = str(e).strip().splitlines() or ['']
             raise Frozen('the model fails on {} rows ({}: {})'.format(
-                sizes.second, type(e).__name__, what[0])) from e
+                size, type(e).__name__, what[0])) from e
 
 
 def _check_opset_version(exporter: Any, onnx: Any, version: Any) -> int:
@@ -456,11 +459,11 @@ def _check_model(model: Any) -> None:
 
 
 def _check_graph(onnx: Any, proto: Any) -> None:
-    size = proto.ByteSize()
+    size = sum(len(array.raw_data) for array in proto.graph.initializer)
     if size > MAX_BYTES:
         raise ExportError(
-            'the model takes {:,} bytes, and one ONNX file holds '
-            '{:,}'.format(size, MAX_BYTES))
+            'the arrays of the model take {:,} bytes, and one ONNX file '
+            'holds {:,}'.format(size, MAX_BYTES))
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError,
