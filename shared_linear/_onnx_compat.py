@@ -16,6 +16,7 @@ from typing import Any
 import chainer
 import numpy
 from chainer.backends import cuda
+from chainer.utils.conv import get_conv_outsize, get_deconv_outsize
 
 
 class ExportError(ValueError):
@@ -180,6 +181,60 @@ def convert_get_item(params: Any) -> Any:
             raise ValueError('a mask of {} axes'.format(array.ndim))
     params.func.slices = tuple(slices)
     return mapping.converters['GetItem'](params)
+
+
+def convert_max_pooling(params: Any) -> Any:
+    """Windows beyond the end, ``cover_all``, are not what a runtime makes.
+
+    onnxruntime refuses a padding of a whole window, and with ``ceil_mode`` it
+    leaves windows out. A padding of just what is missing is neither.
+    """
+    from onnx_chainer import onnx_helper
+    func = params.func
+    shape = func.inputs[0].shape[2:]
+    ends = []
+    for size, k, stride, pad in zip(
+            shape, func.ksize, func.stride, func.pad, strict=True):
+        n = get_conv_outsize(size, k, stride, pad, func.cover_all)
+        end = max(pad, (n - 1) * stride + k - size - pad)
+        if end >= k:
+            raise ValueError('a window lies wholly in the padding')
+        ends.append(end)
+    return onnx_helper.make_node(
+        'MaxPool', params.input_names, params.output_names,
+        kernel_shape=func.ksize, pads=[*func.pad, *ends],
+        strides=func.stride),
+
+
+def convert_convolution_nd(params: Any) -> Any:
+    """``ConvolutionND`` is written without its dilation."""
+    import onnx
+    from onnx_chainer import mapping
+    node, = mapping.converters['ConvolutionND'](params)
+    node.attribute.append(
+        onnx.helper.make_attribute('dilations', params.func.dilate))
+    return node,
+
+
+def check_deconvolution(params: Any) -> Any:
+    """``outsize`` is padded at the wrong end, and a dilation left out."""
+    from onnx_chainer import mapping
+    func = params.func
+    name = type(func).__name__
+    if name == 'DeconvolutionND':
+        strides, pads, outs, dilate = (
+            func.stride, func.pad, func.outs, func.dilate)
+    else:
+        strides, pads = (func.sy, func.sx), (func.ph, func.pw)
+        outs, dilate = (func.outh, func.outw), (func.dy, func.dx)
+    sizes, kernel = (v.shape[2:] for v in func.inputs[:2])
+    if any(d != 1 for d in dilate):
+        raise ValueError('dilate is {}'.format(tuple(dilate)))
+    if tuple(outs) != tuple(
+            get_deconv_outsize(size, k, stride, pad) for size, k, stride, pad
+            in zip(sizes, kernel, strides, pads, strict=True)):
+        raise ValueError('outsize is {}'.format(tuple(outs)))
+    return mapping.converters[name](params)
 
 
 def check_batch_normalization(params: Any) -> Any:

@@ -14,13 +14,20 @@ from typing import TYPE_CHECKING, Any
 import chainer
 import chainer.functions as F
 import numpy
+from chainer import Parameter
 from chainer.backends import cuda
 from chainer.functions.array.get_item import GetItem
 from chainer.functions.array.permutate import Permutate
+from chainer.functions.connection.convolution_nd import ConvolutionND
+from chainer.functions.connection.deconvolution_2d import (
+    Deconvolution2DFunction,
+)
+from chainer.functions.connection.deconvolution_nd import DeconvolutionND
 from chainer.functions.normalization.batch_normalization import (
     BatchNormalization,
     FixedBatchNormalization,
 )
+from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 
 from shared_linear import _onnx_compat
 from shared_linear._onnx_batch import Frozen, Sizes, free_batch_size
@@ -189,8 +196,12 @@ _CONVERTERS: dict[str, Converter] = {
     kind.__name__: _only(kind, convert) for kind, convert in (
         (BatchNormalization, _onnx_compat.check_batch_normalization),
         (FixedBatchNormalization, _onnx_compat.check_batch_normalization),
+        (ConvolutionND, _onnx_compat.convert_convolution_nd),
+        (Deconvolution2DFunction, _onnx_compat.check_deconvolution),
+        (DeconvolutionND, _onnx_compat.check_deconvolution),
         (Fold, _convert_fold),
         (GetItem, _onnx_compat.convert_get_item),
+        (MaxPoolingND, _onnx_compat.convert_max_pooling),
         (Permutate, _onnx_compat.convert_permutate),
         (SharedLinearFunction, _convert_shared_linear),
         (Tile, _convert_tile),
@@ -233,8 +244,13 @@ class _Call:
         # An output has to be made by a function, and has one name.
         known = {id(v) for v in args}
         distinct = []
-        for y in outputs:
-            if y.creator_node is None or id(y) in known:
+        for name, y in zip(names, outputs, strict=True):
+            made = y.creator_node is not None
+            if not (made or id(y) in known or isinstance(y, Parameter)):
+                raise ExportError(
+                    'the output {} is made outside of functions, and would '
+                    'be the same for every input'.format(name))
+            if not made or id(y) in known:
                 y = F.identity(y)
             known.add(id(y))
             distinct.append(y)
@@ -526,10 +542,10 @@ def export(
     The first axis of the inputs and outputs is named ``batch`` and may have
     any size, whatever it is in ``x``. To find where the batch size enters,
     the model is run at two of them. A model that does not run at the second,
-    or computes with it (the mean over a batch), gives a file for the batch
-    size of ``x``, and a warning that says why. All else that the model
-    computes outside of Chainer's functions is as constant in the file as it
-    is in any trace: a branch on the values in ``x``, for instance.
+    or computes with it (``x * (1 / len(x))``), gives a file for the batch
+    size of ``x``, and a warning that says why. What else a model computes
+    outside of Chainer's functions is a constant of the file: which way it
+    takes for the values in ``x``, for instance.
 
     The functions of a model are those that ``onnx_chainer`` knows, which
     comes with Chainer, and those of this package. The weights, their
@@ -561,7 +577,7 @@ def export(
         ImportError: If onnx is not installed.
         TypeError: If ``model`` or ``x`` is of another type.
         ValueError: If a parameter is not initialized, ``opset_version`` is
-            out of range, or there are too few or too many names.
+            out of range, or there are too few, too many or equal names.
         ExportError: If the model cannot be written as ONNX. It is a
             ``ValueError``, and names the function at which it fails.
         OSError: If the file cannot be written.

@@ -410,6 +410,43 @@ class TestNetworks:
         sl.onnx.export(model, normal(4, 2, 8, 8), path, opset_version=opset)
         check_batch_sizes(model, path, (2, 8, 8))
 
+    @pytest.mark.parametrize('opset', [7, 8, 11])
+    @pytest.mark.parametrize('ksize, stride, pad, cover_all', [
+        (2, 2, 0, True), (3, 2, 0, True), (2, 3, 0, True), (3, 2, 1, True),
+        (3, 3, 1, False), (3, 2, 0, False), (2, 1, 1, False)])
+    def test_max_pooling(self, path, ksize, stride, pad, cover_all, opset):
+        model = Computed(lambda self, x: F.max_pooling_2d(
+            x, ksize, stride, pad, cover_all))
+        sl.onnx.export(model, normal(2, 3, 8, 7), path, opset_version=opset)
+        check_batch_sizes(model, path, (3, 8, 7))
+
+    def test_max_pooling_of_nothing_but_padding(self, path):
+        model = Computed(lambda self, x: F.max_pooling_2d(x, 2, 3, 1))
+        with pytest.raises(sl.onnx.ExportError, match='MaxPoolingND .*wholly'):
+            sl.onnx.export(model, normal(2, 3, 8, 8), path)
+
+    @pytest.mark.parametrize('link, shape', [
+        (L.Convolution2D(2, 3, 3, dilate=2), (8, 7)),
+        (L.Convolution1D(2, 3, 3, stride=4, dilate=2), (9,)),
+        (L.Deconvolution2D(2, 3, 4, stride=2, pad=1), (5, 4)),
+        (L.Deconvolution1D(2, 3, 4, stride=2, pad=1), (5,)),
+    ])
+    def test_convolutions(self, path, link, shape):
+        sl.onnx.export(link, normal(3, 2, *shape), path)
+        check_batch_sizes(link, path, (2, *shape))
+
+    @pytest.mark.parametrize('link, shape, reason', [
+        (L.Deconvolution2D(2, 3, 4, stride=2, pad=1, outsize=(11, 9)),
+         (5, 4), r'outsize is \(11, 9\)'),
+        (L.Deconvolution1D(2, 3, 4, stride=2, pad=1, outsize=(11,)),
+         (5,), r'outsize is \(11,\)'),
+        (L.Deconvolution1D(2, 3, 3, dilate=2), (5,), r'dilate is \(2,\)'),
+    ])
+    def test_deconvolutions_that_would_be_others(
+            self, path, link, shape, reason):
+        with pytest.raises(sl.onnx.ExportError, match=reason):
+            sl.onnx.export(link, normal(3, 2, *shape), path)
+
     def test_file_is_the_same_for_every_batch_size_of_x(self, path):
         model = make_cnn()
         files = set()
@@ -885,6 +922,11 @@ class TestErrors:
         with pytest.raises(sl.onnx.ExportError, match=message):
             sl.onnx.export(
                 Computed(lambda self, x: result), normal(2, 12), path)
+
+    def test_output_that_functions_have_not_made(self, path):
+        model = Computed(lambda self, x: chainer.Variable(x.array * 2))
+        with pytest.raises(sl.onnx.ExportError, match='output y is made outs'):
+            sl.onnx.export(model, normal(2, 12), path)
 
     def test_too_many_names(self, path):
         with pytest.raises(ValueError, match='2 input_names for 1 inputs'):
