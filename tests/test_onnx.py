@@ -462,6 +462,10 @@ class TestNetworks:
         inferred = onnx.shape_inference.infer_shapes(
             proto, check_type=True, strict_mode=True, data_prop=True)
         assert inferred.graph.output == proto.graph.output
+        # The name reaches every value, past the flattening too.
+        assert len(inferred.graph.value_info) == len(proto.graph.node) - 1
+        assert {axes(value)[0] for value in inferred.graph.value_info} == {
+            'batch'}
 
     def test_inputs_are_no_parameters(self, path):
         """Else onnxruntime takes them for values that change."""
@@ -509,6 +513,13 @@ class TestNetworks:
             x = normal(batch_size, *shape)
             numpy.testing.assert_allclose(
                 run(path, x=x)[0], run_chainer(model, x), rtol=0, atol=1e-4)
+
+    def test_two_axes_made_of_an_empty_batch(self, path):
+        """There -1, what is left over, could be any number."""
+        model = Computed(lambda self, x: F.matmul(x, x, transb=True).reshape(
+            len(x), 1, len(x)))
+        sl.onnx.export(model, normal(4, 6), path)
+        assert run(path, x=normal(0, 6))[0].shape == (0, 1, 0)
 
     @pytest.mark.parametrize('forward, reason', [
         (lambda self, x: F.reshape(x, (4, 2, 3)),
