@@ -179,9 +179,8 @@ def _relative_shape(
             shape.append(0)
         else:
             shape.append(-1)
-    fixed_to_0 = any(0 == a == b for a, b in zip(*result, strict=True))
-    # With a batch of 0, -1 next to 0 is any number.
-    if fixed_to_0 or shape.count(-1) > 1 or (-1 in shape and 0 in shape):
+    # A size of 0 in both runs would be taken for "as in the input".
+    if (0, 0) in zip(*result, strict=True) or shape.count(-1) > 1:
         return None
     return numpy.array(shape, numpy.int64)
 

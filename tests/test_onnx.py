@@ -514,13 +514,6 @@ class TestNetworks:
             numpy.testing.assert_allclose(
                 run(path, x=x)[0], run_chainer(model, x), rtol=0, atol=1e-4)
 
-    def test_two_axes_made_of_an_empty_batch(self, path):
-        """There -1, what is left over, could be any number."""
-        model = Computed(lambda self, x: F.matmul(x, x, transb=True).reshape(
-            len(x), 1, len(x)))
-        sl.onnx.export(model, normal(4, 6), path)
-        assert run(path, x=normal(0, 6))[0].shape == (0, 1, 0)
-
     @pytest.mark.parametrize('forward, reason', [
         (lambda self, x: F.reshape(x, (4, 2, 3)),
          r'frozen at 4: the model fails on 5 rows \(InvalidType: '),
