@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shared_linear as sl
+from shared_linear import surgery
 
 import chainer  # isort: skip
 import chainer.functions as F  # isort: skip
@@ -629,11 +630,6 @@ class TestEditedNetworks:
     """Networks that surgery has changed, from the first run after it."""
 
     @pytest.fixture
-    def surgery(self):
-        return pytest.importorskip(
-            'shared_linear.surgery', reason='needs surgery')
-
-    @pytest.fixture
     def model(self):
         model = Computed(
             lambda self, x: self.l3(F.relu(self.l2(F.relu(
@@ -655,7 +651,7 @@ class TestEditedNetworks:
         assert operators(proto) == expected_operators
 
     @pytest.mark.parametrize('opset', OPSETS)
-    def test_folded_batch_normalization(self, path, surgery, model, opset):
+    def test_folded_batch_normalization(self, path, model, opset):
         x = normal(7, 20)
         expected = run_chainer(model, x)
         sl.onnx.export(model, x, path, opset_version=opset)
@@ -669,14 +665,14 @@ class TestEditedNetworks:
             run(path, x=x)[0], expected, rtol=0, atol=1e-5)
         assert path.stat().st_size < before
 
-    def test_insert(self, path, surgery, model):
+    def test_insert(self, path, model):
         surgery.insert_after(model, '/ReLU', sl.SharedLinear(
             12, 12, n_tiles=2))
         self.check(model, path, [
             'Gemm', 'BatchNormalization', 'Relu', 'Reshape', 'ReduceSum',
             'Gemm', 'Reshape', 'ReduceSum', 'Gemm', 'Relu', 'Gemm'])
 
-    def test_replace(self, path, surgery, model):
+    def test_replace(self, path, model):
         surgery.replace(model, '/l2', sl.SharedLinear(12, 12, n_tiles=6))
         self.check(model, path, [
             'Gemm', 'BatchNormalization', 'Relu', 'Reshape', 'ReduceSum',
@@ -686,18 +682,18 @@ class TestEditedNetworks:
               if a.dims in ([12, 4], [12, 2]))
         assert W.dims == [12, 2]
 
-    def test_remove(self, path, surgery, model):
+    def test_remove(self, path, model):
         surgery.remove(model, '/ReLU_1')
         self.check(model, path, [
             'Gemm', 'BatchNormalization', 'Relu', 'Reshape', 'ReduceSum',
             'Gemm', 'Gemm'])
 
-    def test_rewire(self, path, surgery, model):
+    def test_rewire(self, path, model):
         surgery.rewire(model, '/l3', source='/ReLU')
         self.check(
             model, path, ['Gemm', 'BatchNormalization', 'Relu', 'Gemm'])
 
-    def test_quantize(self, path, surgery, model):
+    def test_quantize(self, path, model):
         surgery.quantize(model, normal(50, 20))
         proto = sl.onnx.export(model, normal(2, 20), path)
         assert operators(proto).count('Round') == 5
