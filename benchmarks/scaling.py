@@ -15,7 +15,6 @@ from benchmarks import harness  # noqa: E402  isort: skip
 import numpy  # noqa: E402
 
 import shared_linear as sl  # noqa: E402
-
 from benchmarks.layer_speed import check, contestant  # noqa: E402
 
 import chainer.links as L  # noqa: E402  isort: skip
