@@ -813,6 +813,10 @@ class TestNothingChanges:
         else:
             sl.onnx.export(model, normal(2, 3), path)
         assert state() == before
+        # An old onnx has a module of that name, from a file.
+        for mapping in vars(onnx).get('mapping'), sys.modules.get(
+                'onnx.mapping'):
+            assert mapping is None or mapping.__file__
 
 
 class Fold(chainer.FunctionNode):
