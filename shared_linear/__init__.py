@@ -9,6 +9,7 @@ from shared_linear import _compat
 
 _compat.ready_chainer()
 
+from shared_linear import onnx  # noqa: E402
 from shared_linear.function import (  # noqa: E402
     SharedLinearFunction,
     shared_linear,
@@ -24,6 +25,7 @@ __all__ = [
     'SharedLinearFunction',
     'Tile',
     'fold',
+    'onnx',
     'shared_linear',
     'tile',
 ]
