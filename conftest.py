@@ -27,6 +27,12 @@ def _seed():
     numpy.random.seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _onnx_for_its_doctests(request):
+    if request.node.name.startswith('shared_linear.onnx.'):
+        pytest.importorskip('onnx', reason='needs the extra "onnx"')
+
+
 @functools.lru_cache
 def _why_no_gpu():
     if not cuda.available:

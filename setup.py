@@ -8,6 +8,7 @@ version = re.search(
     r"^__version__ = '(.+)'$",
     (here / 'shared_linear' / '__init__.py').read_text('utf-8'), re.M)[1]
 
+onnx = ['onnx>=1.17', 'onnxruntime>=1.20']
 train = ['matplotlib>=3.8', 'mlxtend>=0.23']
 
 setup(
@@ -24,12 +25,13 @@ setup(
     extras_require={
         'cuda12': ['cupy-cuda12x[ctk]>=14'],
         'cuda13': ['cupy-cuda13x[ctk]>=14'],
+        'onnx': onnx,
         'train': train,
-        'test': train + [
+        'test': train + onnx + [
             'h5py>=3.10',
             'hypothesis>=6.100',
             'mypy>=1.11',
-            'nox>=2024.4.15',
+            'nox>=2025.10.14',
             'pytest>=8',
             'pytest-cov>=5',
             'ruff>=0.6',

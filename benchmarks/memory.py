@@ -158,6 +158,7 @@ def main(argv=None):
     results = []
     rows = []
     for batch in BATCHES:
+        dense = None
         makers = {('dense', 1): lambda: L.Linear(*sizes)}
         for kind, cls in zip(KINDS, (sl.SharedLinear, TiledLinear),
                              strict=True):
@@ -169,7 +170,8 @@ def main(argv=None):
             result.update(
                 batch=batch, kind=kind, n_tiles=n)
             results.append(result)
-            dense = results[-1] if kind == 'dense' else dense
+            if kind == 'dense':  # the first of each batch
+                dense = result
             rows.append([
                 'batch {}, {}{}'.format(
                     batch, kind, '' if kind == 'dense' else

@@ -9,6 +9,7 @@ from shared_linear import _compat
 
 _compat.ready_chainer()
 
+from shared_linear import onnx  # noqa: E402
 from shared_linear.conversion import share_weights  # noqa: E402
 from shared_linear.function import (  # noqa: E402
     SharedLinearFunction,
@@ -34,6 +35,7 @@ __all__ = [
     'Tile',
     'fold',
     'group_inputs',
+    'onnx',
     'share_weights',
     'shared_linear',
     'tile',

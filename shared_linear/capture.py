@@ -232,16 +232,17 @@ def find_layer_before(
     node = call.node
     while uses.get(id(node)) == 1 and node.creator_node is not None:
         creator = node.creator_node
+        needs: Any = creator.inputs
         if isinstance(creator, LINEAR):
-            parameters: Any = creator.inputs[1:]  # type: ignore[index]
+            parameters = needs[1:]
             for name, link in layers.items():
                 if (link.W.node is parameters[0]
                         and all(uses[id(p)] == 1 for p in parameters)):
                     return name
             return None
-        if not isinstance(creator, ELEMENTWISE) or len(creator.inputs) != 1:
+        if not isinstance(creator, ELEMENTWISE) or len(needs) != 1:
             return None
-        node, = creator.inputs
+        node, = needs
     return None
 
 

@@ -120,7 +120,7 @@ def test_broken_cache_is_named_and_left(content, reason):
     cache.write('test.npz', make_split(3))
     path = cache.directory() / 'train.npz'
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"train.npz: broken .*{reason}"):
+    with pytest.raises(DataError, match=f'train.npz: broken .*{reason}'):
         load_digits(urls=())
     assert path.read_bytes() == content
 
@@ -139,7 +139,7 @@ def test_broken_cache_is_named_and_left(content, reason):
 def test_cache_of_something_else(arrays, reason):
     cache.directory().mkdir(parents=True)
     numpy.savez(cache.directory() / 'train.npz', **arrays)
-    with pytest.raises(DataError, match=f"broken file .*{reason}"):
+    with pytest.raises(DataError, match=f'broken file .*{reason}'):
         load_digits(urls=())
 
 
