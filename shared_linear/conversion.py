@@ -50,8 +50,8 @@ def share_weights(
     Args:
         model (chainer.Chain or chainer.ChainList): Trained model, of which
             copies are run on ``x``, in test mode. It is not changed, and no
-            statistics, gradients or random states are. Of a
-            :class:`chainer.links.Classifier` the predictor is run.
+            statistics, gradients or random states (of Python and NumPy) are.
+            Of a :class:`chainer.links.Classifier` the predictor is run.
         x: Calibration inputs of the model: an array or a Variable, a dataset
             whose examples are inputs or tuples that begin with one, a Chainer
             iterator, which is read for one epoch, or an iterator of batches.

@@ -44,9 +44,23 @@ class Sharing:
         if not self.open:
             raise ValueError('there is no layer to share: every layer is '
                              'excluded')
+        # Before the first run, which initializes what has no size yet.
+        self.in_sizes = {
+            path: link.W.shape[1] if link.W.is_initialized else None
+            for path, link in layers.items()}
+        missing = [
+            (name, parameter)
+            for name, parameter in self.original.namedparams()
+            if not parameter.is_initialized]
         self.compared = next(self._batches())[:N_COMPARED]
         calls = self._run(
             self.original, self.compared, layers).calls
+        for name, parameter in missing:
+            if parameter.is_initialized:
+                raise ValueError(
+                    '{} has no weight yet, before the first call: only a '
+                    'trained model can be shared'.format(
+                        name.rpartition('/')[0]))
         self.n_calls = {
             path: sum(call.path == path for call in calls) for path in layers}
         called = list(dict.fromkeys(call.path for call in calls))
@@ -85,12 +99,11 @@ class Sharing:
         return numbers
 
     def in_size(self, path):
-        link = self.layers[path]
-        if not link.W.is_initialized:
+        if self.in_sizes[path] is None:
             raise ValueError(
                 '{} has no weight yet: only a trained model can be '
                 'shared'.format(path))
-        return link.W.shape[1]
+        return self.in_sizes[path]
 
     def count_parameters(self):
         """All parameters of the original, and those of its open layers."""
@@ -263,7 +276,7 @@ class Sharing:
                 getattr(links[path], 'n_tiles', 1),
                 _count(link), _count(links[path]), float(self.errors[path]),
                 self.orders[path])
-             for path, link in self.layers.items() if link.W.is_initialized],
+             for path, link in self.layers.items() if self.in_sizes[path]],
             _count(self.original), _count(self.new))
 
 

@@ -534,6 +534,19 @@ def test_link_hooks():
         sl.share_weights(model, inputs(), {'/l2': 4})
 
 
+@pytest.mark.parametrize(
+    'how', [{'n_tiles': 4}, {'budget': .5}, {'n_tiles': {'/l2': 4}},
+            {'n_tiles': {'/l1': 4}}])
+def test_a_layer_without_a_weight(how):
+    model = MLP()
+    del model.l2
+    with model.init_scope():
+        model.l2 = L.Linear(None, 16)
+    with pytest.raises(ValueError, match='/l2 has no weight yet'):
+        sl.share_weights(model, inputs(), **how)
+    assert not model.l2.W.is_initialized
+
+
 def test_nothing_to_share():
     with pytest.raises(ValueError, match='no chainer.links.Linear'):
         sl.share_weights(
