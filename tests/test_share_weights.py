@@ -7,6 +7,7 @@ import pytest
 
 import shared_linear as sl
 from shared_linear import budget as budget_module
+from shared_linear import capture
 
 import chainer  # isort: skip
 import chainer.functions as F  # isort: skip
@@ -163,6 +164,27 @@ def test_elsewhere_the_order_is_kept(forward, monkeypatch):
     if isinstance(y, dict):
         y, z = (F.concat([r['scores'], *r['features']]) for r in (y, z))
     assert ((z - y).array ** 2).mean() < 1e-2 * y.array.var(0).mean()
+
+
+@pytest.mark.parametrize('forward', [second_use, second_result, tied])
+def test_the_graph_shows_who_else_needs_the_units(forward, monkeypatch):
+    def find(model):
+        layers = {'/l1': model.l1, '/l2': model.l2}
+        run = capture.run(model, inputs(), layers, graph=True)
+        return capture.find_layer_before(run, '/l2', layers)
+    assert find(MLP()) == '/l1'
+    monkeypatch.setattr(MLP, 'forward', forward)
+    assert find(MLP()) is None
+
+
+def test_a_copy_leaves_the_graph_behind():
+    model = L.Classifier(MLP())
+    model(inputs(), numpy.zeros(N_INPUTS, int))
+    copied = capture.copy_model(model)
+    assert model.loss.creator is not None and copied.loss.creator is None
+    numpy.testing.assert_array_equal(copied.loss.array, model.loss.array)
+    copied.loss.array[...] = 0
+    assert model.loss.array != 0
 
 
 def test_original_untouched():
