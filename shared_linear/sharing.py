@@ -141,7 +141,8 @@ class Sharing:
                 self._share_one(path, n_tiles, changed, search)
                 changed = True
             elif (changed and refit and path in self.open
-                    and self.n_calls[path] == 1):
+                    and self.n_calls[path] == 1
+                    and not self.layers[path].local_link_hooks):
                 self._refit_one(path)
 
     def _share_one(self, path, n_tiles, changed, search):

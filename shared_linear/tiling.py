@@ -108,7 +108,7 @@ def fold_array(
     if dtype is None:
         dtype = numpy.promote_types(x.dtype, numpy.float32)
     width = x.shape[-1] // n_tiles
-    if order is not None:
+    if order is not None and order.size > 0:
         shape = x.shape[:-1] + (width,)
         gather = (
             _gather_fold if isinstance(x, numpy.ndarray) else _gather_fold_gpu)
@@ -170,7 +170,7 @@ def _gather_fold_gpu(x, n_tiles, dtype, order):
 def tile_array(
         x: NdArray, n_tiles: int, order: NdArray | None = None) -> NdArray:
     """Repeats an array's last axis: (..., m) -> (..., n_tiles * m)."""
-    if order is not None:
+    if order is not None and order.size > 0:
         return x.take(find_groups(order, n_tiles), axis=-1)
     if isinstance(x, numpy.ndarray):
         # One block copy a tile; numpy.tile copies its input first.

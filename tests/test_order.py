@@ -74,6 +74,14 @@ def test_the_identity_changes_nothing():
         sl.fold(x, N_TILES).array)
 
 
+def test_no_inputs_at_all():
+    link = sl.SharedLinear(
+        0, OUT, initialW=0, n_tiles=N_TILES, order=numpy.empty(0, int))
+    x = numpy.empty((2, 0), numpy.float32)
+    numpy.testing.assert_array_equal(link(x).array, numpy.zeros((2, OUT)))
+    assert sl.tile(x, N_TILES, numpy.empty(0, int)).shape == (2, 0)
+
+
 def test_rows_beyond_one_block():
     size = 1000
     rows = 3 * tiling.GATHER_BYTES // (8 * size) + 1

@@ -554,6 +554,9 @@ def test_link_hooks():
     model.l2.add_hook(chainer.link_hooks.SpectralNormalization())
     with pytest.raises(ValueError, match='SpectralNormalization'):
         sl.share_weights(model, inputs(), {'/l2': 4})
+    # Its weight is not the one that it computes with, nor to be fitted.
+    new, _ = sl.share_weights(model, inputs(), {'/l1': 4})
+    numpy.testing.assert_array_equal(new.l2.W.array, model.l2.W.array)
 
 
 @pytest.mark.parametrize(
