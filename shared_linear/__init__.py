@@ -10,22 +10,33 @@ from shared_linear import _compat
 _compat.ready_chainer()
 
 from shared_linear import onnx  # noqa: E402
+from shared_linear.conversion import share_weights  # noqa: E402
 from shared_linear.function import (  # noqa: E402
     SharedLinearFunction,
     shared_linear,
 )
+from shared_linear.grouping import (  # noqa: E402
+    StoppedByTimeLimit,
+    group_inputs,
+)
 from shared_linear.link import SharedLinear  # noqa: E402
+from shared_linear.report import LayerReport, Report  # noqa: E402
 from shared_linear.tiling import Fold, Tile, fold, tile  # noqa: E402
 
 __version__ = '0.1.0'
 
 __all__ = [
     'Fold',
+    'LayerReport',
+    'Report',
     'SharedLinear',
     'SharedLinearFunction',
+    'StoppedByTimeLimit',
     'Tile',
     'fold',
+    'group_inputs',
     'onnx',
+    'share_weights',
     'shared_linear',
     'tile',
 ]

@@ -33,7 +33,8 @@ class SharedLinearFunction(function_node.FunctionNode):
     """
 
     def __init__(
-            self, method: str = 'fold', n_tiles: int | None = None) -> None:
+            self, method: str = 'fold', n_tiles: int | None = None,
+            order: NdArray | None = None) -> None:
         if method not in METHODS:
             raise ValueError(
                 'method must be one of {}, not {!r}'.format(
@@ -41,6 +42,7 @@ class SharedLinearFunction(function_node.FunctionNode):
         self.method = method
         self.n_tiles = (
             None if n_tiles is None else tiling.check_n_tiles(n_tiles))
+        self.order = order
 
     def check_type_forward(self, in_types):
         n_in = in_types.size()
@@ -76,6 +78,11 @@ class SharedLinearFunction(function_node.FunctionNode):
                 'x.shape[1] == n_tiles * W.shape[1]',
                 'x.shape = {}, W.shape = {}, n_tiles = {}'.format(
                     x_shape, W_shape, self.n_tiles))
+        if self.order is not None and self.order.size != x_shape[1]:
+            raise type_check.InvalidType(
+                'x.shape[1] == order.size',
+                'x.shape = {}, order.size = {}'.format(
+                    x_shape, self.order.size))
 
     def forward(self, inputs):
         self.retain_inputs((0, 1))  # b is not retained
@@ -84,9 +91,10 @@ class SharedLinearFunction(function_node.FunctionNode):
             self.n_tiles = _count_tiles(x.shape[1], W.shape[1])
 
         if self.method == 'tile':
-            y = _dot(x, tiling.tile_array(W, self.n_tiles).T)
+            tiled = tiling.tile_array(W, self.n_tiles, self.order)
+            y = _dot(x, tiled.T)
         else:
-            y = _dot(_fold(x, W, self.n_tiles), W.T)
+            y = _dot(_fold(x, W, self.n_tiles, self.order), W.T)
 
         if len(inputs) == 3:
             y += inputs[2]
@@ -98,10 +106,12 @@ class SharedLinearFunction(function_node.FunctionNode):
         ret = []
         if 0 in indexes:
             ret += SharedLinearGradData(
-                self.method, self.n_tiles, x.dtype).apply((W, gy))
+                self.method, self.n_tiles, self.order, x.dtype
+            ).apply((W, gy))
         if 1 in indexes:
             ret += SharedLinearGradWeight(
-                self.method, self.n_tiles, W.dtype).apply((x, gy))
+                self.method, self.n_tiles, self.order, W.dtype
+            ).apply((x, gy))
         if 2 in indexes:
             ret.append(F.sum(gy, axis=0))
         return ret
@@ -111,20 +121,22 @@ class SharedLinearGradData(function_node.FunctionNode):
 
     """gx = gy tile(W) = tile(gy W)."""
 
-    def __init__(self, method, n_tiles, x_dtype):
+    def __init__(self, method, n_tiles, order, x_dtype):
         self.method = method
         self.n_tiles = n_tiles
+        self.order = order
         self.x_dtype = x_dtype
 
     def forward(self, inputs):
         self.retain_inputs((0, 1))
         W, gy = inputs
         if self.method == 'tile':
-            gx = _dot(gy, tiling.tile_array(W, self.n_tiles))
+            tiled = tiling.tile_array(W, self.n_tiles, self.order)
+            gx = _dot(gy, tiled)
             return gx.astype(self.x_dtype, copy=False),
         gx = _dot(gy, W).astype(self.x_dtype, copy=False)
-        if self.n_tiles > 1:
-            gx = tiling.tile_array(gx, self.n_tiles)
+        if self.n_tiles > 1 or self.order is not None:
+            gx = tiling.tile_array(gx, self.n_tiles, self.order)
         return gx,
 
     def backward(self, indexes, grad_outputs):
@@ -133,10 +145,11 @@ class SharedLinearGradData(function_node.FunctionNode):
         ret = []
         if 0 in indexes:
             ret += SharedLinearGradWeight(
-                self.method, self.n_tiles, W.dtype).apply((ggx, gy))
+                self.method, self.n_tiles, self.order, W.dtype
+            ).apply((ggx, gy))
         if 1 in indexes:
             ggy, = SharedLinearFunction(
-                self.method, self.n_tiles).apply((ggx, W))
+                self.method, self.n_tiles, self.order).apply((ggx, W))
             ret.append(F.cast(ggy, gy.dtype))
         return ret
 
@@ -145,20 +158,22 @@ class SharedLinearGradWeight(function_node.FunctionNode):
 
     """gW = fold(gy^T x) = gy^T fold(x)."""
 
-    def __init__(self, method, n_tiles, W_dtype):
+    def __init__(self, method, n_tiles, order, W_dtype):
         self.method = method
         self.n_tiles = n_tiles
+        self.order = order
         self.W_dtype = W_dtype
 
     def forward(self, inputs):
         self.retain_inputs((0, 1))
         x, gy = inputs
         if self.method == 'tile':
-            gW = tiling.fold_array(_dot(gy.T, x), self.n_tiles)
+            gW = tiling.fold_array(
+                _dot(gy.T, x), self.n_tiles, order=self.order)
         else:
             # x is folded again. Keeping the sums from forward would save
             # 1 to 4 % of the time, and keep 1 / n of x alive beside it.
-            gW = _dot(gy.T, _fold(x, gy, self.n_tiles))
+            gW = _dot(gy.T, _fold(x, gy, self.n_tiles, self.order))
         return gW.astype(self.W_dtype, copy=False),
 
     def backward(self, indexes, grad_outputs):
@@ -167,10 +182,11 @@ class SharedLinearGradWeight(function_node.FunctionNode):
         ret = []
         if 0 in indexes:
             ret += SharedLinearGradData(
-                self.method, self.n_tiles, x.dtype).apply((ggW, gy))
+                self.method, self.n_tiles, self.order, x.dtype
+            ).apply((ggW, gy))
         if 1 in indexes:
             ggy, = SharedLinearFunction(
-                self.method, self.n_tiles).apply((x, ggW))
+                self.method, self.n_tiles, self.order).apply((x, ggW))
             ret.append(F.cast(ggy, gy.dtype))
         return ret
 
@@ -180,11 +196,13 @@ def _count_tiles(in_size: int, width: int) -> int:
     return in_size // width if width else 1
 
 
-def _fold(x: NdArray, other: NdArray, n_tiles: int) -> NdArray:
+def _fold(
+        x: NdArray, other: NdArray, n_tiles: int, order: NdArray | None,
+) -> NdArray:
     """Folds x for a product with another array."""
-    if n_tiles == 1:
+    if n_tiles == 1 and order is None:
         return x
-    return tiling.fold_array(x, n_tiles, _product_dtype(x, other))
+    return tiling.fold_array(x, n_tiles, _product_dtype(x, other), order)
 
 
 def _dot(a: Any, b: Any) -> NdArray:
@@ -211,6 +229,7 @@ def shared_linear(
         method: str = 'fold',
         *,
         n_tiles: int | None = None,
+        order: NdArray | None = None,
 ) -> Variable:
     """Linear function whose weight is shared by the tiles of the input.
 
@@ -247,6 +266,8 @@ def shared_linear(
             cost of a dense layer, and is there to compare with.
         n_tiles (int): Number of tiles that ``x`` must have. By default it is
             any number.
+        order (:ref:`ndarray`): Permutation of the inputs that comes before
+            all else, of ints of shape :math:`(n m,)`, as in :func:`fold`.
 
     Returns:
         ~chainer.Variable: Output of shape
@@ -254,9 +275,9 @@ def shared_linear(
         ``x``.
 
     Raises:
-        TypeError: If ``n_tiles`` is not an int.
-        ValueError: If ``n_batch_axes`` or ``n_tiles`` is not positive, or
-            ``method`` is unknown.
+        TypeError: If ``n_tiles`` is not an int, or ``order`` not of ints.
+        ValueError: If ``n_batch_axes`` or ``n_tiles`` is not positive,
+            ``method`` is unknown, or ``order`` is no permutation.
         chainer.utils.type_check.InvalidType: If the shapes or the dtypes do
             not fit.
 
@@ -274,6 +295,12 @@ def shared_linear(
         True
 
     """
+    return apply_shared_linear(
+        x, W, b, n_batch_axes, method, n_tiles, tiling.order_beside(x, order))
+
+
+def apply_shared_linear(x, W, b, n_batch_axes, method, n_tiles, order):
+    """:func:`shared_linear` of a good order that lies where x lies."""
     if n_batch_axes <= 0:
         raise ValueError(
             'n_batch_axes should be greater than 0, not {}'.format(
@@ -285,7 +312,7 @@ def shared_linear(
             utils.size_of_shape(batch_shape),
             utils.size_of_shape(x.shape[n_batch_axes:]))
     args = (x, W) if b is None else (x, W, b)
-    y, = SharedLinearFunction(method, n_tiles).apply(args)
+    y, = SharedLinearFunction(method, n_tiles, order).apply(args)
     if n_batch_axes > 1:
         y = y.reshape(batch_shape + y.shape[1:])
     return y

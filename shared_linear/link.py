@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import chainer
 import chainer.links as L
+import numpy
 from chainer import initializers, utils, variable
 
-from shared_linear import tiling
-from shared_linear.function import shared_linear
+from shared_linear import calibration, grouping, tiling
+from shared_linear.function import apply_shared_linear
 
 if TYPE_CHECKING:
     from chainer import Variable
@@ -56,14 +57,21 @@ class SharedLinear(chainer.Link):
         initial_bias (:ref:`initializer <initializer>`): Initializer of the
             bias: zero by default. An array has shape ``(out_size,)``.
         n_tiles (int): Number of tiles of the input that share the weight.
+        order (:ref:`ndarray`): Permutation of the inputs that comes first, of
+            ints of shape ``(in_size,)``, as in :func:`fold`: the inputs
+            ``order[i::in_size // n_tiles]`` share the weights ``W[:, i]``. By
+            default these are the inputs at a distance of
+            ``in_size / n_tiles``. It is kept as an int32 array, saved with the
+            link and moved with it, but not trained. :func:`group_inputs`
+            finds one from data.
 
     The parameters have the dtype of ``chainer.config.dtype``, unless an
     initializer brings its own.
 
     Raises:
-        TypeError: If ``n_tiles`` is not an int.
+        TypeError: If ``n_tiles`` is not an int, or ``order`` not of ints.
         ValueError: If ``n_tiles`` is not positive or does not divide
-            ``in_size``.
+            ``in_size``, or ``order`` is no permutation of the inputs.
 
     Attributes:
         W (~chainer.Parameter): Weight of shape
@@ -73,6 +81,8 @@ class SharedLinear(chainer.Link):
             parameters are initialized.
         out_size (int): Dimension of output vectors.
         n_tiles (int): Number of tiles.
+        order (:ref:`ndarray`): Permutation of the inputs, int32 of shape
+            ``(in_size,)``, or ``None``.
 
     .. seealso:: :func:`shared_linear`
 
@@ -104,12 +114,18 @@ class SharedLinear(chainer.Link):
             initial_bias: InitializerLike | None = None,
             *,
             n_tiles: int,
+            order: NdArray | None = None,
     ) -> None:
         super().__init__()
         if out_size is None:
             in_size, out_size = None, in_size
         self.out_size = out_size
         self.n_tiles = tiling.check_n_tiles(n_tiles)
+        if order is not None:
+            order = tiling.check_order(order, in_size)
+            in_size = order.size
+        self.order = None
+        self._set_order(order)
 
         with self.init_scope():
             self.W = variable.Parameter(
@@ -124,6 +140,24 @@ class SharedLinear(chainer.Link):
                     initial_bias = 0
                 self.b = variable.Parameter(
                     _get_initializer(initial_bias), out_size)
+
+    def _set_order(self, order: NdArray | None) -> None:
+        # Without an order the link's snapshot is that of a dense layer.
+        if order is not None:
+            self.order = self.device.send(order)
+            if 'order' not in self._persistent:
+                self.register_persistent('order')
+
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
+        reads = isinstance(serializer, chainer.Deserializer)
+        if reads and self.order is None:
+            try:
+                order = serializer('order', None)
+            except KeyError:  # the snapshot of a link without an order
+                order = None
+            if order is not None:
+                self._set_order(tiling.check_order(order, self.in_size))
+        super().serialize(serializer)
 
     def _initialize_params(self, in_size: int) -> None:
         if in_size % self.n_tiles != 0:
@@ -140,6 +174,7 @@ class SharedLinear(chainer.Link):
             nobias: bool = False,
             *,
             n_tiles: int,
+            order: NdArray | None = None,
     ) -> SharedLinear:
         """Makes a link with given parameters.
 
@@ -150,6 +185,8 @@ class SharedLinear(chainer.Link):
                 of shape ``(out_size,)``.
             nobias (bool): If ``True``, ``b`` is ignored.
             n_tiles (int): Number of tiles of the input that share the weight.
+            order (:ref:`ndarray`): Permutation of the inputs, of ints of
+                shape ``(in_size,)``.
 
         Returns:
             SharedLinear: The link, with copies of the arrays, in the dtype of
@@ -175,33 +212,76 @@ class SharedLinear(chainer.Link):
         return cls(
             n_tiles * width, out_size, nobias,
             initialW=variable.as_array(W), initial_bias=variable.as_array(b),
-            n_tiles=n_tiles)
+            n_tiles=n_tiles, order=order)
 
     @classmethod
-    def from_linear(cls, link: L.Linear, n_tiles: int) -> SharedLinear:
+    def from_linear(
+            cls,
+            link: L.Linear,
+            n_tiles: int,
+            x: Any = None,
+            order: NdArray | str | None = None,
+            *,
+            add_bias: bool = False,
+            seed: int = 0,
+            n_sweeps: int | None = None,
+            time_limit: float | None = None,
+            progress: bool = False,
+    ) -> SharedLinear:
         """Makes the shared layer that is nearest to a dense one.
 
-        Nearest in the least-squares sense: the mean of the tiles of the dense
-        weight :math:`V`,
+        With :math:`V` the dense weight and :math:`F` the fold, nearest is on
+        inputs :math:`x` the least-squares fit of its outputs,
+
+        .. math::
+
+            W, b = \\mathop{\\rm argmin}_{W, b} \\;
+                E|V x + a - W F x - b|^2 + r |V - W F|^2
+            \\quad\\Rightarrow\\quad
+            W = V S F^\\top (F S F^\\top)^{-1},
+
+        with :math:`S` the covariance of :math:`x` plus :math:`r` on its
+        diagonal, :math:`r` a thousandth of the mean variance of an input. It
+        is computed from means and covariances, which are added up in float64
+        over batches. The ridge :math:`r` decides where the inputs do not:
+        where they never vary, or move together, or are too few.
+
+        Without inputs it is the mean of the tiles of the dense weight,
 
         .. math:: W = \\frac{1}{n} fold(V)
-                    = \\mathop{\\rm argmin}_W \\|V - tile(W)\\|_F^2 .
+                    = \\mathop{\\rm argmin}_W \\|V - tile(W)\\|_F^2,
 
-        It loses what differs between the tiles. Nothing is lost on a weight
-        that is tiled already, as that of :meth:`to_linear`.
+        which is what the fit comes to for uncorrelated inputs of equal
+        variance. In both cases nothing is lost on a weight that is tiled
+        already, as that of :meth:`to_linear`.
 
         Args:
             link (chainer.links.Linear): Dense layer. It is not changed.
             n_tiles (int): Number of tiles, a divisor of its input size.
+            x: Inputs that the layer meets: an array or a Variable, a dataset,
+                a Chainer iterator or an iterator of batches, as in
+                :func:`group_inputs`.
+            order (:ref:`ndarray` or str): Permutation of the inputs. By
+                default they stay as they are; ``'search'`` finds one by
+                :func:`group_inputs`.
+            add_bias (bool): Whether to make a bias where ``link`` has none.
+                It takes the mean of the outputs off the weight.
+            seed (int): See :func:`group_inputs`, as for all that follow.
+            n_sweeps (int): Step limit of the search.
+            time_limit (float): Time limit of the search in seconds.
+            progress (bool): Whether the search draws a progress bar.
 
         Returns:
             SharedLinear: A new link, with parameters of the dtypes and on the
             device of ``link``.
 
         Raises:
-            TypeError: If ``link`` is not a :class:`chainer.links.Linear`.
+            TypeError: If ``link`` is not a :class:`chainer.links.Linear`, or
+                ``x`` is of no such kind.
             ValueError: If ``link`` has no input size yet, or ``n_tiles`` does
-                not divide it.
+                not divide it; if ``x`` is empty, of another width, or has a
+                value that is not finite; if ``order`` is no permutation; if
+                an order or a bias is asked for that needs ``x``.
 
         .. admonition:: Example
 
@@ -209,6 +289,11 @@ class SharedLinear(chainer.Link):
             >>> shared = sl.SharedLinear.from_linear(dense, n_tiles=3)
             >>> shared.W.shape
             (2, 4)
+            >>> x = np.random.normal(size=(100, 12)).astype(np.float32)
+            >>> shared = sl.SharedLinear.from_linear(
+            ...     dense, 3, x, order='search')
+            >>> shared.order.shape
+            (12,)
 
         """
         if not isinstance(link, L.Linear):
@@ -220,11 +305,41 @@ class SharedLinear(chainer.Link):
         n_tiles = tiling.check_n_tiles(n_tiles)
         if in_size % n_tiles != 0:
             raise ValueError(tiling.describe_divisors(in_size, n_tiles))
-        mean = tiling.fold_array(W, n_tiles) / n_tiles
+        search = isinstance(order, str)
+        if search and order != 'search':
+            raise ValueError(
+                "order must be None, 'search' or a permutation, not "
+                '{!r}'.format(order))
+        if order is not None and not search:
+            order = tiling.check_order(order, in_size)
+        if x is None:
+            if search or add_bias:
+                raise ValueError(
+                    "order='search' and add_bias=True need inputs x")
+            return cls._from_arrays(
+                link, tiling.fold_array(
+                    W, n_tiles, order=link.device.send(order)) / n_tiles,
+                b, n_tiles, order)
+        fit = calibration.Fit(
+            calibration.measure(x, in_size), _to_float64(W), _to_float64(b),
+            has_bias=add_bias or b is not None)
+        if search:
+            order = grouping.search_order(
+                fit, n_tiles, seed=seed, n_sweeps=n_sweeps,
+                time_limit=time_limit, progress=progress)
+        W, b, _ = fit.solve(n_tiles, _to_cpu(order))
+        return cls._from_arrays(link, W, b, n_tiles, order)
+
+    @classmethod
+    def _from_arrays(cls, link, W, b, n_tiles, order):
+        """A link as ``link`` is, in its dtypes and on its device."""
+        W = W.astype(link.W.dtype, copy=False)
+        if b is not None:
+            b = b.astype((link.W if link.b is None else link.b).dtype)
         shared = cls(
-            in_size, len(W), b is None,
-            _initialize_as(mean.astype(W.dtype, copy=False)),
-            _initialize_as(b), n_tiles=n_tiles)
+            n_tiles * W.shape[1], len(W), b is None,
+            _initialize_as(_to_cpu(W)), _initialize_as(_to_cpu(b)),
+            n_tiles=n_tiles, order=_to_cpu(order))
         return shared.to_device(link.device)
 
     def to_linear(self) -> L.Linear:
@@ -252,7 +367,7 @@ class SharedLinear(chainer.Link):
         W, b = _parameter_arrays(self)
         dense = L.Linear(
             self.in_size, self.out_size, b is None,
-            _initialize_as(tiling.tile_array(W, self.n_tiles)),
+            _initialize_as(tiling.tile_array(W, self.n_tiles, self.order)),
             _initialize_as(b))
         return dense.to_device(self.device)
 
@@ -268,6 +383,8 @@ class SharedLinear(chainer.Link):
         yield 'out_size', self.out_size
         yield 'nobias', self.b is None
         yield 'n_tiles', self.n_tiles
+        if self.order is not None:
+            yield 'order', 'int32[{}]'.format(self.order.size)
 
     def __repr__(self) -> str:
         return str(self)
@@ -305,8 +422,8 @@ class SharedLinear(chainer.Link):
         if self.W.array is None and n_batch_axes > 0:
             self._initialize_params(
                 utils.size_of_shape(x.shape[n_batch_axes:]))
-        return shared_linear(
-            x, self.W, self.b, n_batch_axes, n_tiles=self.n_tiles)
+        return apply_shared_linear(
+            x, self.W, self.b, n_batch_axes, 'fold', self.n_tiles, self.order)
 
 
 def _get_initializer(initializer: InitializerLike | None) -> Any:
@@ -377,6 +494,14 @@ def _initialize_as(array: NdArray | None) -> InitializerSpec | None:
     if array is None:
         return None
     return initializers.Constant(array, dtype=array.dtype)
+
+
+def _to_cpu(array):
+    return None if array is None else chainer.backend.CpuDevice().send(array)
+
+
+def _to_float64(array):
+    return None if array is None else _to_cpu(array).astype(numpy.float64)
 
 
 def _parameter_arrays(link):

@@ -5,13 +5,18 @@ import functools
 import operator
 from typing import TYPE_CHECKING, Any
 
+import chainer
 import numpy
-from chainer import backend, function_node
+from chainer import backend, function_node, utils, variable
+from chainer.backends import cuda
 from chainer.utils import type_check
 
 if TYPE_CHECKING:
     from chainer import Variable
     from chainer.types import NdArray
+
+# What is gathered at a time: it stays in the cache until it is added.
+GATHER_BYTES = 2 ** 18
 
 
 class Fold(function_node.FunctionNode):
@@ -21,8 +26,9 @@ class Fold(function_node.FunctionNode):
     The node that :func:`fold` makes; its gradient is :class:`Tile`.
     """
 
-    def __init__(self, n_tiles: int) -> None:
+    def __init__(self, n_tiles: int, order: NdArray | None = None) -> None:
         self.n_tiles = check_n_tiles(n_tiles)
+        self.order = order
 
     def check_type_forward(self, in_types):
         type_check._argname(in_types, ('x',))
@@ -30,6 +36,11 @@ class Fold(function_node.FunctionNode):
         expect_float(x_type, 'x')
         type_check.expect(x_type.ndim >= 1)
         shape = type_check.eval(x_type.shape)
+        if self.order is not None and shape[-1] != self.order.size:
+            raise type_check.InvalidType(
+                'x.shape[-1] == order.size',
+                'x.shape = {}, order.size = {}'.format(
+                    shape, self.order.size))
         if shape[-1] % self.n_tiles != 0:
             raise type_check.InvalidType(
                 'x.shape[-1] % n_tiles == 0',
@@ -38,10 +49,11 @@ class Fold(function_node.FunctionNode):
 
     def forward(self, inputs):
         x, = inputs
-        return fold_array(x, self.n_tiles).astype(x.dtype, copy=False),
+        folded = fold_array(x, self.n_tiles, order=self.order)
+        return folded.astype(x.dtype, copy=False),
 
     def backward(self, indexes, grad_outputs):
-        return Tile(self.n_tiles).apply(grad_outputs)
+        return Tile(self.n_tiles, self.order).apply(grad_outputs)
 
 
 class Tile(function_node.FunctionNode):
@@ -51,24 +63,34 @@ class Tile(function_node.FunctionNode):
     The node that :func:`tile` makes; its gradient is :class:`Fold`.
     """
 
-    def __init__(self, n_tiles: int) -> None:
+    def __init__(self, n_tiles: int, order: NdArray | None = None) -> None:
         self.n_tiles = check_n_tiles(n_tiles)
+        self.order = order
 
     def check_type_forward(self, in_types):
         type_check._argname(in_types, ('x',))
         x_type, = in_types
         expect_float(x_type, 'x')
         type_check.expect(x_type.ndim >= 1)
+        if self.order is not None:
+            shape = type_check.eval(x_type.shape)
+            if self.n_tiles * shape[-1] != self.order.size:
+                raise type_check.InvalidType(
+                    'n_tiles * x.shape[-1] == order.size',
+                    'n_tiles = {}, x.shape = {}, order.size = {}'.format(
+                        self.n_tiles, shape, self.order.size))
 
     def forward(self, inputs):
         x, = inputs
-        return tile_array(x, self.n_tiles),
+        return tile_array(x, self.n_tiles, self.order),
 
     def backward(self, indexes, grad_outputs):
-        return Fold(self.n_tiles).apply(grad_outputs)
+        return Fold(self.n_tiles, self.order).apply(grad_outputs)
 
 
-def fold_array(x: NdArray, n_tiles: int, dtype: Any = None) -> NdArray:
+def fold_array(
+        x: NdArray, n_tiles: int, dtype: Any = None,
+        order: NdArray | None = None) -> NdArray:
     """Adds the tiles of an array's last axis, in one pass over the array.
 
     Args:
@@ -76,6 +98,8 @@ def fold_array(x: NdArray, n_tiles: int, dtype: Any = None) -> NdArray:
         n_tiles: Number of tiles.
         dtype: The dtype to add in, and of the result. float32 by default for
             a float16 array, ``x.dtype`` otherwise.
+        order: Permutation of the last axis that comes first, an int array of
+            shape (n_tiles * m,) on the device of ``x``, or ``None``.
 
     Returns:
         Array of shape (..., m).
@@ -84,6 +108,12 @@ def fold_array(x: NdArray, n_tiles: int, dtype: Any = None) -> NdArray:
     if dtype is None:
         dtype = numpy.promote_types(x.dtype, numpy.float32)
     width = x.shape[-1] // n_tiles
+    if order is not None:
+        shape = x.shape[:-1] + (width,)
+        gather = (
+            _gather_fold if isinstance(x, numpy.ndarray) else _gather_fold_gpu)
+        rows = x.reshape(utils.size_of_shape(shape[:-1]), x.shape[-1])
+        return gather(rows, n_tiles, dtype, order).reshape(shape)
     # Splitting an axis makes a view, whatever the strides are.
     tiles: Any = x.reshape(x.shape[:-1] + (n_tiles, width))
     if not isinstance(tiles, numpy.ndarray) or tiles.dtype != dtype:
@@ -101,14 +131,99 @@ def _row_of_ones(size: int, dtype: Any) -> Any:
     return numpy.ones((1, size), dtype)
 
 
-def tile_array(x: NdArray, n_tiles: int) -> NdArray:
+def _gather_fold(x, n_tiles, dtype, order):
+    """fold(x[:, order]) of a matrix, by as many rows as a cache holds."""
+    width = order.size // n_tiles
+    sums = numpy.empty((len(x), width), dtype)
+    rows = max(1, GATHER_BYTES // (order.size * x.itemsize))
+    order = order.astype(numpy.intp)
+    for start in range(0, len(x), rows):
+        stop = start + rows
+        # The order is known to be good: 'clip' skips a check of each index.
+        gathered = x[start:stop].take(order, axis=1, mode='clip')
+        sums[start:stop] = fold_array(gathered, n_tiles, dtype)
+    return sums
+
+
+def _gather_fold_gpu(x, n_tiles, dtype, order):
+    """fold(x[:, order]) of a matrix, by one kernel that gathers and adds."""
+    width = order.size // n_tiles
+    sums = backend.get_array_module(x).empty((len(x), width), dtype)
+    accumulator = 'float' if sums.dtype == numpy.float16 else 'U'
+    return cuda.elementwise(
+        'raw T x, raw I order, int32 n_tiles, int32 width',
+        'U sums',
+        '''
+        const ptrdiff_t row = i / width;
+        const ptrdiff_t column = i - row * width;
+        const ptrdiff_t start = row * n_tiles * width;
+        {0} sum = 0;
+        for (int j = 0; j < n_tiles; ++j) {{
+            sum += static_cast<{0}>(x[start + order[j * width + column]]);
+        }}
+        sums = static_cast<U>(sum);
+        '''.format(accumulator),
+        'shared_linear_fold_' + accumulator,
+    )(x, order, n_tiles, width, sums)
+
+
+def tile_array(
+        x: NdArray, n_tiles: int, order: NdArray | None = None) -> NdArray:
     """Repeats an array's last axis: (..., m) -> (..., n_tiles * m)."""
+    if order is not None:
+        return x.take(find_groups(order, n_tiles), axis=-1)
     if isinstance(x, numpy.ndarray):
         # One block copy a tile; numpy.tile copies its input first.
         tiles = numpy.repeat(x[..., None, :], n_tiles, axis=-2)
         return tiles.reshape(x.shape[:-1] + (n_tiles * x.shape[-1],))
     xp = backend.get_array_module(x)
     return xp.tile(x, n_tiles)
+
+
+def find_groups(order: NdArray, n_tiles: int) -> NdArray:
+    """The column of the fold that each input is added to.
+
+    >>> find_groups(np.array([5, 1, 2, 3, 4, 0]), 2)
+    array([2, 1, 2, 0, 1, 0])
+
+    """
+    xp = backend.get_array_module(order)
+    groups = xp.empty_like(order)
+    groups[order] = xp.arange(order.size, dtype=order.dtype) % (
+        order.size // n_tiles)
+    return groups
+
+
+def check_order(order: Any, size: int | None = None) -> NdArray:
+    """Returns ``order`` as an int32 permutation, or says why it is none."""
+    order = variable.as_array(order)
+    if not isinstance(order, chainer.get_array_types()):
+        order = numpy.asarray(order)
+    if order.dtype.kind not in 'iu':
+        raise TypeError(
+            'order must be a permutation of ints, not an array of {}'.format(
+                order.dtype))
+    if order.ndim != 1:
+        raise ValueError(
+            'order must have one axis, not the shape {}'.format(order.shape))
+    if size is not None and order.size != size:
+        raise ValueError(
+            'order must be a permutation of the {} inputs, but has {} '
+            'elements'.format(size, order.size))
+    values = numpy.asarray(backend.CpuDevice().send(order))
+    wrong = (values < 0) | (values >= values.size)
+    if wrong.any():
+        raise ValueError(
+            'order must be a permutation of 0 to {}, but has {}'.format(
+                values.size - 1, values[wrong][0]))
+    counts = numpy.bincount(values, minlength=values.size)
+    if counts.max(initial=0) > 1:
+        raise ValueError(
+            'order must be a permutation of 0 to {}, but has {} {} times and '
+            '{} never'.format(
+                values.size - 1, counts.argmax(), counts.max(),
+                counts.argmin()))
+    return order.astype(numpy.int32)
 
 
 def check_n_tiles(n_tiles: Any) -> int:
@@ -157,12 +272,19 @@ def describe_divisors(size: int, n_tiles: int) -> str:
     return message
 
 
-def fold(x: Variable | NdArray, n_tiles: int) -> Variable:
+def fold(
+        x: Variable | NdArray, n_tiles: int, order: NdArray | None = None,
+) -> Variable:
     """Adds the ``n_tiles`` tiles of the last axis.
 
     With :math:`m` the width of a tile, it computes
 
-    .. math:: z_{\\ldots, i} = \\sum_{j=0}^{n-1} x_{\\ldots, jm + i}.
+    .. math:: z_{\\ldots, i} = \\sum_{j=0}^{n-1} x_{\\ldots, jm + i},
+
+    and with an order :math:`p` the same of ``x[..., order]``, gathered and
+    added in one pass,
+
+    .. math:: z_{\\ldots, i} = \\sum_{j=0}^{n-1} x_{\\ldots, p(jm + i)}.
 
     It is the transpose of :func:`tile`:
     :math:`\\langle fold(x), z \\rangle = \\langle x, tile(z) \\rangle`, and so
@@ -173,33 +295,46 @@ def fold(x: Variable | NdArray, n_tiles: int) -> Variable:
         x (:class:`~chainer.Variable` or :ref:`ndarray`): Float array of shape
             :math:`(\\ldots, n m)`.
         n_tiles (int): Number of tiles :math:`n`, a divisor of the last axis.
+        order (:ref:`ndarray`): Permutation of the last axis, of ints of shape
+            :math:`(n m,)`: ``order[i::m]`` are the inputs that are added to
+            output ``i``. By default they stay as they are.
 
     Returns:
         ~chainer.Variable: Array of shape :math:`(\\ldots, m)` and of the
         dtype of ``x``.
 
     Raises:
-        TypeError: If ``n_tiles`` is not an int.
-        ValueError: If ``n_tiles`` is not positive.
+        TypeError: If ``n_tiles`` is not an int, or ``order`` not of ints.
+        ValueError: If ``n_tiles`` is not positive, or ``order`` is no
+            permutation.
         chainer.utils.type_check.InvalidType: If ``x`` is not a float array,
-            or its last axis has no ``n_tiles`` equal parts.
+            its last axis has no ``n_tiles`` equal parts, or ``order`` is not
+            of its size.
 
     .. admonition:: Example
 
         >>> x = np.arange(6, dtype=np.float32)
         >>> sl.fold(x, 3).array
         array([6., 9.], dtype=float32)
+        >>> sl.fold(x, 3, order=[0, 3, 1, 4, 2, 5]).array
+        array([ 3., 12.], dtype=float32)
 
     """
-    return Fold(n_tiles).apply((x,))[0]
+    return Fold(n_tiles, order_beside(x, order)).apply((x,))[0]
 
 
-def tile(x: Variable | NdArray, n_tiles: int) -> Variable:
+def tile(
+        x: Variable | NdArray, n_tiles: int, order: NdArray | None = None,
+) -> Variable:
     """Repeats the last axis ``n_tiles`` times.
 
     With :math:`m` the width of ``x``, it computes
 
-    .. math:: y_{\\ldots, jm + i} = x_{\\ldots, i}, \\quad j = 0, \\ldots, n-1.
+    .. math:: y_{\\ldots, jm + i} = x_{\\ldots, i}, \\quad j = 0, \\ldots, n-1,
+
+    and with an order :math:`p`
+
+    .. math:: y_{\\ldots, p(jm + i)} = x_{\\ldots, i}.
 
     It is the transpose of :func:`fold`, and each is the gradient of the other.
 
@@ -207,22 +342,29 @@ def tile(x: Variable | NdArray, n_tiles: int) -> Variable:
         x (:class:`~chainer.Variable` or :ref:`ndarray`): Float array of shape
             :math:`(\\ldots, m)`.
         n_tiles (int): Number of repetitions :math:`n`.
+        order (:ref:`ndarray`): Permutation of the last axis of the result, of
+            ints of shape :math:`(n m,)`: element ``i`` goes to the places
+            ``order[i::m]``. By default they stay as they are.
 
     Returns:
         ~chainer.Variable: Array of shape :math:`(\\ldots, n m)` and of the
         dtype of ``x``.
 
     Raises:
-        TypeError: If ``n_tiles`` is not an int.
-        ValueError: If ``n_tiles`` is not positive.
+        TypeError: If ``n_tiles`` is not an int, or ``order`` not of ints.
+        ValueError: If ``n_tiles`` is not positive, or ``order`` is no
+            permutation.
         chainer.utils.type_check.InvalidType: If ``x`` is not a float array
-            of at least one axis.
+            of at least one axis, or ``order`` is not ``n_tiles`` times as
+            large as that.
 
     .. admonition:: Example
 
         >>> x = np.array([1, 2], np.float32)
         >>> sl.tile(x, 3).array
         array([1., 2., 1., 2., 1., 2.], dtype=float32)
+        >>> sl.tile(x, 3, order=[0, 3, 1, 4, 2, 5]).array
+        array([1., 1., 1., 2., 2., 2.], dtype=float32)
 
         Repeating and adding up is a multiplication by ``n_tiles``:
 
@@ -230,4 +372,12 @@ def tile(x: Variable | NdArray, n_tiles: int) -> Variable:
         array([3., 6.], dtype=float32)
 
     """
-    return Tile(n_tiles).apply((x,))[0]
+    return Tile(n_tiles, order_beside(x, order)).apply((x,))[0]
+
+
+def order_beside(x, order):
+    """A checked order on the device of x."""
+    if order is None:
+        return None
+    device = backend.get_device_from_array(variable.as_array(x))
+    return device.send(check_order(order))
