@@ -65,7 +65,7 @@ class _Nodes:
         from onnx_chainer import onnx_helper  # type: ignore[import-untyped]
         self.params = params
         self.dtypes = [v.dtype for v in params.func.inputs]
-        self.order = getattr(params.func, 'order', None)
+        self.order = params.func.order
         self._builder = onnx_helper.GraphBuilder()
 
     def add(self, kind: str, *names: str, **attributes: Any) -> str:
