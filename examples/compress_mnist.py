@@ -133,6 +133,12 @@ def main(argv=None):
             report, before, after), flush=True)
         return report, before, after
 
+    longer = dense.copy('copy')
+    train(longer, train_digits, 1, args.seed, decay=True)
+    longer_error = test_error(longer, test_digits)
+    print('dense, after one more epoch: test error {:.2f} %'.format(
+        longer_error))
+
     layer = [
         share(n_tiles={'/l2': n}) for n in N_TILES if sizes[0] % n == 0]
     whole, narrow = [], []
@@ -148,8 +154,8 @@ def main(argv=None):
               'scratch: {:.2f} %'.format(widths, *narrow[-1]), flush=True)
 
     args.out.mkdir(parents=True, exist_ok=True)
-    draw_errors(args.out / 'compression.png', count_parameters(dense), error,
-                layer, whole, narrow)
+    draw_errors(args.out / 'compression.png', count_parameters(dense),
+                (error, longer_error), layer, whole, narrow)
     order = sl.group_inputs(
         calibration, 14, dense.l1.W, seed=args.seed, n_sweeps=args.sweeps)
     draw_groups(args.out / 'groups.png', order, 14)
@@ -180,10 +186,11 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def draw_errors(path, n_dense, dense_error, layer, whole, narrow):
+def draw_errors(path, n_dense, dense_errors, layer, whole, narrow):
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
+    from matplotlib import ticker
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, 4.2), layout='constrained', sharey=True)
     left.set_title('Second layer shared by n tiles')
@@ -194,8 +201,10 @@ def draw_errors(path, n_dense, dense_error, layer, whole, narrow):
     for axes, results, places in (
             (left, layer, [r.layers[1].n_tiles for r, _, _ in layer]),
             (right, whole, [r.compression for r, _, _ in whole])):
-        axes.axhline(
-            dense_error, color='gray', linestyle=':', label='dense')
+        for dense_error, color, label in zip(
+                dense_errors, ('C0', 'C1'), ('dense', 'dense, one more epoch'),
+                strict=True):
+            axes.axhline(dense_error, color=color, linestyle=':', label=label)
         axes.plot(places, [before for _, before, _ in results], 'o-',
                   label='shared, no training')
         axes.plot(places, [after for _, _, after in results], 's-',
@@ -206,7 +215,15 @@ def draw_errors(path, n_dense, dense_error, layer, whole, narrow):
     for axes in (left, right):
         axes.set_xscale('log')
         axes.set_yscale('log')
-        axes.grid(True, which='both', alpha=.3)
+        for axis, ticks in (
+                (axes.xaxis, (1, 2, 4, 10, 20, 50, 100)),
+                (axes.yaxis, (1, 1.5, 2, 3, 5, 10, 20, 50, 90))):
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(ticker.FixedLocator(
+                [tick for tick in ticks if low <= tick <= high]))
+            axis.set_major_formatter('{x:g}')
+            axis.set_minor_locator(ticker.NullLocator())
+        axes.grid(True, alpha=.3)
         axes.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -219,7 +236,7 @@ def draw_groups(path, order, n_tiles):
     import matplotlib.pyplot as plt
     members = order.reshape(n_tiles, -1)
     chosen = numpy.linspace(0, members.shape[1] - 1, 6).astype(int)
-    figure, axes = plt.subplots(1, 6, figsize=(12, 2.4), layout='constrained')
+    figure, axes = plt.subplots(1, 6, figsize=(12, 2.6), layout='constrained')
     for axis, group in zip(axes, chosen, strict=True):
         picture = numpy.zeros(784)
         picture[members[:, group]] = 1

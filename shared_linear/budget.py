@@ -2,6 +2,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+
+# Parameters, sum of errors, number of tiles by path.
+Choice = tuple[int, float, dict[str, int]]
 
 
 def allot(
@@ -28,7 +32,7 @@ def allot(
         ValueError: If even one weight for each output is too much.
 
     """
-    choices = [(0, 0., {})]
+    choices: list[Choice] = [(0, 0., {})]
     dense = 0
     for path, by_n_tiles in errors.items():
         out_size, bias_size = out_sizes[path]
@@ -52,9 +56,9 @@ def allot(
     return affordable[-1][2]
 
 
-def _undominated(choices):
+def _undominated(choices: Iterable[Choice]) -> list[Choice]:
     """Choices by rising size and falling error."""
-    kept = []
+    kept: list[Choice] = []
     for choice in sorted(choices, key=lambda choice: choice[:2]):
         if not kept or choice[1] < kept[-1][1]:
             kept.append(choice)

@@ -223,25 +223,26 @@ def find_layer_before(
     """
     uses: dict[int, int] = {}
     for function in recorded.functions:
-        for node in function.inputs or ():
-            uses[id(node)] = uses.get(id(node), 0) + 1
+        for needed in function.inputs or ():
+            uses[id(needed)] = uses.get(id(needed), 0) + 1
     for result in recorded.results:
         if isinstance(result, chainer.Variable):
             uses[id(result.node)] = 2
     call, = [call for call in recorded.calls if call.path == path]
     node = call.node
     while uses.get(id(node)) == 1 and node.creator_node is not None:
-        function = node.creator_node
-        if isinstance(function, LINEAR):
-            parameters = function.inputs[1:]
+        creator = node.creator_node
+        needs: Any = creator.inputs
+        if isinstance(creator, LINEAR):
+            parameters = needs[1:]
             for name, link in layers.items():
                 if (link.W.node is parameters[0]
                         and all(uses[id(p)] == 1 for p in parameters)):
                     return name
             return None
-        if not isinstance(function, ELEMENTWISE) or len(function.inputs) != 1:
+        if not isinstance(creator, ELEMENTWISE) or len(needs) != 1:
             return None
-        node, = function.inputs
+        node, = needs
     return None
 
 

@@ -111,18 +111,17 @@ def group_inputs(
 
     """
     tiling.check_n_tiles(n_tiles)
-    in_size = None
-    if W is not None:
-        W = backend.CpuDevice().send(variable.as_array(W))
-        if W.ndim != 2:
+    if W is None:
+        moments = calibration.measure(x)
+        weight = numpy.eye(moments.x_mean.size)
+    else:
+        weight = backend.CpuDevice().send(variable.as_array(W))
+        if weight.ndim != 2:
             raise ValueError(
                 'W must be of shape (out_size, in_size), not {}'.format(
-                    W.shape))
-        in_size = W.shape[1]
-    moments = calibration.measure(x, in_size)
-    if W is None:
-        W = numpy.eye(moments.x_mean.size)
-    fit = calibration.Fit(moments, W, None, has_bias=True)
+                    weight.shape))
+        moments = calibration.measure(x, weight.shape[1])
+    fit = calibration.Fit(moments, weight, None, has_bias=True)
     return search_order(
         fit, n_tiles, seed=seed, n_sweeps=n_sweeps, time_limit=time_limit,
         progress=progress)
@@ -155,11 +154,12 @@ def search_order(
     return _order_of(groups, n_tiles)
 
 
-def default_sweeps(in_size: int, n_tiles: int, most: int = 60) -> int:
+def default_sweeps(
+        in_size: int, n_tiles: int, most: int = 60, least: int = 3) -> int:
     """Fewer sweeps where one takes long: in_size^3 / n_tiles operations."""
     by_tiles = min(1., n_tiles / 4)
     by_size = min(1., (1000 / in_size) ** 1.5)
-    return max(3, int(most * by_tiles * by_size))
+    return max(least, int(most * by_tiles * by_size))
 
 
 def cluster(

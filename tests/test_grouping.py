@@ -177,6 +177,18 @@ def test_the_search_beats_its_start_and_the_plain_order():
     assert error(best) <= error(local) * (1 + 1e-9)
 
 
+def test_more_sweeps_never_give_a_worse_order():
+    random = numpy.random.RandomState(0)
+    x, W = random.normal(size=(200, 60)), random.normal(size=(20, 60))
+    S = with_ridge(x)
+    Q = S @ W.T @ W @ S
+    found = [
+        explained(S, Q, sl.tiling.find_groups(
+            sl.group_inputs(x, 4, W, n_sweeps=n), 4)) for n in range(40)]
+    assert (numpy.diff(found) > -1e-9 * found[0]).all()
+    assert found[-1] > found[0]
+
+
 def test_repeatable():
     x = numpy.random.RandomState(0).normal(size=(50, 60))
     state = numpy.random.get_state()[1].copy()

@@ -37,7 +37,8 @@ def normal(*shape, seed=0, dtype=numpy.float64):
 
 
 @pytest.mark.parametrize('dtype', TOLERANCE)
-@pytest.mark.parametrize('shape', [(SIZE,), (7, SIZE), (2, 3, SIZE), (0, SIZE)])
+@pytest.mark.parametrize(
+    'shape', [(SIZE,), (7, SIZE), (2, 3, SIZE), (0, SIZE)])
 def test_fold_is_a_matrix_product(shape, dtype):
     x = normal(*shape, dtype=dtype)
     z = sl.fold(x, N_TILES, random_order())
@@ -146,7 +147,7 @@ def test_link():
     numpy.testing.assert_allclose(
         link(x).array, x @ dense.T + 1, rtol=1e-5, atol=1e-6)
     assert link.order.dtype == numpy.int32
-    assert str(link).endswith("n_tiles=3, order=int32[12])")
+    assert str(link).endswith('n_tiles=3, order=int32[12])')
 
 
 def test_an_order_gives_the_input_size():

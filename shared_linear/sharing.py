@@ -1,0 +1,352 @@
+"""The course of sharing a model's weights, layer by layer."""
+from __future__ import annotations
+
+import fnmatch
+import itertools
+from collections.abc import Mapping
+
+import chainer
+import numpy
+from chainer import backend
+
+from shared_linear import calibration, capture, grouping, tiling
+from shared_linear.link import SharedLinear
+from shared_linear.report import LayerReport, Report
+
+# Inputs that a model is run on at a time, and those on which it is compared
+# before and after an edit.
+BATCH_SIZE = 500
+N_COMPARED = 16
+
+
+class Sharing:
+
+    """A model in the course of becoming a shared one.
+
+    Args:
+        model: Chain, which is copied.
+        x: Calibration inputs that can be read several times.
+        exclude: Patterns of paths of layers to leave as they are.
+        add_bias: Whether shared layers get a bias where there was none.
+        wind_back: Function that winds the random numbers back.
+
+    """
+
+    def __init__(self, model, x, exclude, add_bias, wind_back):
+        self.x = x
+        self.add_bias = add_bias
+        self.wind_back = wind_back
+        self.original = capture.copy_model(model)
+        self.new = capture.copy_model(model)
+        layers = _dense_layers(self.original)
+        excluded = _matching(layers, exclude)
+        self.open = [path for path in layers if path not in excluded]
+        if not self.open:
+            raise ValueError('there is no layer to share: every layer is '
+                             'excluded')
+        # Before the first run, which initializes what has no size yet.
+        self.in_sizes = {
+            path: link.W.shape[1] if link.W.is_initialized else None
+            for path, link in layers.items()}
+        missing = [
+            (name, parameter)
+            for name, parameter in self.original.namedparams()
+            if not parameter.is_initialized]
+        self.compared = next(self._batches())[:N_COMPARED]
+        calls = self._run(
+            self.original, self.compared, layers).calls
+        for name, parameter in missing:
+            if parameter.is_initialized:
+                raise ValueError(
+                    '{} has no weight yet, before the first call: only a '
+                    'trained model can be shared'.format(
+                        name.rpartition('/')[0]))
+        self.n_calls = {
+            path: sum(call.path == path for call in calls) for path in layers}
+        called = list(dict.fromkeys(call.path for call in calls))
+        self.layers = {path: layers[path] for path in called} | layers
+        self.errors = dict.fromkeys(layers, numpy.nan)
+        self.orders = dict.fromkeys(layers, '')
+
+    def match(self, n_tiles):
+        """The number of tiles for each path."""
+        if not isinstance(n_tiles, Mapping):
+            n_tiles = tiling.check_n_tiles(n_tiles)
+            sizes = {path: self.in_size(path) for path in self.open}
+            numbers = {
+                path: n_tiles for path in self.open
+                if sizes[path] % n_tiles == 0}
+            if not numbers:
+                reasons = [
+                    tiling.describe_divisors(size, n_tiles) + ' of ' + path
+                    for path, size in sizes.items()]
+                raise ValueError('n_tiles = {} divides no input size: '.format(
+                    n_tiles) + '; '.join(reasons))
+            return numbers
+        numbers = {}
+        for pattern, number in n_tiles.items():
+            number = tiling.check_n_tiles(number)
+            for path in _matching(self.layers, pattern):
+                if path not in self.open:
+                    continue
+                size = self.in_size(path)
+                if size % number != 0:
+                    raise ValueError('{}: {}'.format(
+                        path, tiling.describe_divisors(size, number)))
+                numbers.setdefault(path, number)
+        if not numbers:
+            raise ValueError('there is no layer to share')
+        return numbers
+
+    def in_size(self, path):
+        if self.in_sizes[path] is None:
+            raise ValueError(
+                '{} has no weight yet: only a trained model can be '
+                'shared'.format(path))
+        return self.in_sizes[path]
+
+    def count_parameters(self):
+        """All parameters of the original, and those of its open layers."""
+        return _count(self.original), {
+            path: (self.layers[path].out_size,
+                   0 if self.layers[path].b is None
+                   else self.layers[path].out_size)
+            for path in self.open}
+
+    def errors_by_n_tiles(self, seed):
+        """The relative error of each layer alone, for all numbers of tiles."""
+        errors: dict[str, dict[int, float]] = {}
+        for path in self.open:
+            self._check_once(path)
+            in_size = self.in_size(path)
+            fit = self._fit(path, self.original)
+            errors[path] = {1: 0.}
+            for n_tiles in range(2, in_size + 1):
+                if in_size % n_tiles == 0:
+                    order = grouping.search_order(
+                        fit, n_tiles, seed=seed,
+                        n_sweeps=grouping.default_sweeps(
+                            in_size, n_tiles, most=4, least=1))
+                    errors[path][n_tiles] = fit.solve(n_tiles, order)[2]
+        return errors
+
+    def share(self, numbers, refit, search):
+        for path in numbers:
+            self._check_once(path)
+            self.in_size(path)
+        changed = False
+        for path in self.layers:
+            n_tiles = numbers.get(path, 1)
+            if n_tiles > 1:
+                self._share_one(path, n_tiles, changed, search)
+                changed = True
+            elif (changed and refit and path in self.open
+                    and self.n_calls[path] == 1):
+                self._refit_one(path)
+
+    def _share_one(self, path, n_tiles, changed, search):
+        fit = self._fit(path, self.new if changed else None)
+        order = grouping.search_order(fit, n_tiles, **search)
+        W, b, self.errors[path] = fit.solve(n_tiles, order)
+        link = self.layers[path]
+        capture.replace_link(
+            self.new, path,
+            SharedLinear._from_arrays(link, W, b, n_tiles, order))
+        run = self._run_new(path)
+        self.orders[path] = 'kept'
+        before = self._put_in_layer_before(path, run, order)
+        if before is not None:
+            self.orders[path] = 'in ' + before
+
+    def _refit_one(self, path):
+        inputs = [
+            self._run(model, self.compared, {path: link}).calls[0].x
+            for model, link in (
+                (self.original, self.layers[path]),
+                (self.new, self._links_of_new()[path]))]
+        if (inputs[0] == inputs[1]).all():
+            return  # It is behind no shared layer.
+        W, b, self.errors[path] = self._fit(
+            path, self.new, may_add_bias=False).solve(1)
+        _write(self._links_of_new()[path], W, b)
+
+    def _put_in_layer_before(self, path, run, order):
+        """Permutes the rows of the layer before instead of the inputs."""
+        links = self._links_of_new()
+        candidates = {
+            name: links[name] for name in self.open
+            if name != path and self.n_calls[name] == 1
+            and capture.can_be_permuted(links[name])}
+        before = capture.find_layer_before(run, path, candidates)
+        if before is None:
+            return None
+        link, kept = candidates[before], links[path]
+        inverse = numpy.argsort(order)
+        plain = SharedLinear._from_arrays(
+            kept, kept.W.array, None if kept.b is None else kept.b.array,
+            kept.n_tiles, None)
+        _permute_rows(link, order)
+        capture.replace_link(self.new, path, plain)
+        if not _alike(run.results, self._run_new(path).results):
+            # Something that is not in the graph needs the units as they were.
+            _permute_rows(link, inverse)
+            capture.replace_link(self.new, path, kept)
+            return None
+        return before
+
+    def _run_new(self, path):
+        links = self._links_of_new()
+        run = self._run(self.new, self.compared, links, graph=True)
+        n_calls = sum(call.path == path for call in run.calls)
+        if n_calls != 1:
+            raise ValueError(
+                'the model does not call {} by its place in the model, but '
+                'by another reference; exclude it'.format(path))
+        return run
+
+    def _links_of_new(self):
+        links = dict(self.new.namedlinks(skipself=True))
+        return {path: links[path] for path in self.layers}
+
+    def _fit(self, path, fed_by, may_add_bias=True):
+        """The least-squares problem of a layer.
+
+        Its inputs are those in the model ``fed_by``, or in the original.
+        """
+        link = self.layers[path]
+        W, b = _array(link.W), _array(link.b)
+        aims = fed_by is self.new
+        moments = calibration.Moments(
+            self.in_size(path), len(W) if aims else 0)
+        for batch in self._batches():
+            call, = self._run(self.original, batch, {path: link}).calls
+            try:
+                if aims:
+                    new_call, = self._run(
+                        self.new, batch,
+                        {path: self._links_of_new()[path]}).calls
+                    moments.add(_cpu(new_call.x), _cpu(call.y))
+                else:
+                    moments.add(_cpu(call.x))
+            except ValueError as error:
+                raise ValueError('{}: {}'.format(path, error)) from error
+        return calibration.Fit(
+            moments, W, None if b is None else b.astype(numpy.float64),
+            has_bias=b is not None or may_add_bias and self.add_bias)
+
+    def _batches(self):
+        """Calibration inputs in batches; there is at least one."""
+        if hasattr(self.x, 'reset'):
+            self.x.reset()
+        batches = calibration.iterate_batches(self.x, BATCH_SIZE)
+        first = next(batches, None)
+        if first is None or len(first) == 0:
+            raise ValueError('there are no calibration inputs')
+        return itertools.chain([first], batches)
+
+    def _run(self, model, batch, layers, graph=False):
+        self.wind_back()
+        return capture.run(model, batch, layers, graph)
+
+    def _check_once(self, path):
+        link = self.layers[path]
+        others = [
+            name for name, other in self.layers.items()
+            if other is link and name != path]
+        if others:
+            raise ValueError('{} is one link with {}: exclude both'.format(
+                path, ', '.join(others)))
+        if self.n_calls[path] != 1:
+            raise ValueError(
+                'the model {}: exclude it'.format(
+                    'never calls {}'.format(path) if not self.n_calls[path]
+                    else 'calls {} {} times, and a shared layer is fitted to '
+                    'the inputs of one call'.format(
+                        path, self.n_calls[path])))
+        if link.local_link_hooks:
+            raise ValueError(
+                '{} has link hooks, which would be lost: delete {} or exclude '
+                'the layer'.format(path, ', '.join(link.local_link_hooks)))
+
+    def report(self):
+        links = self._links_of_new()
+        return Report(
+            [LayerReport(
+                path, self.in_size(path), link.out_size,
+                getattr(links[path], 'n_tiles', 1),
+                _count(link), _count(links[path]), float(self.errors[path]),
+                self.orders[path])
+             for path, link in self.layers.items() if self.in_sizes[path]],
+            _count(self.original), _count(self.new))
+
+
+def _dense_layers(model):
+    layers = {
+        path: link for path, link in model.namedlinks(skipself=True)
+        if capture.is_dense(link)}
+    if not layers:
+        raise ValueError(
+            'there is no layer to share in {}: it has no '
+            'chainer.links.Linear'.format(type(model).__name__))
+    return layers
+
+
+def _matching(layers, patterns):
+    """Paths of layers that match one of some patterns."""
+    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    matching = []
+    for pattern in patterns:
+        found = fnmatch.filter(layers, pattern)
+        if not found:
+            raise ValueError(
+                'no layer matches {!r}: there are {}'.format(
+                    pattern, ', '.join(layers)))
+        matching += found
+    return list(dict.fromkeys(matching))
+
+
+def _alike(results, others):
+    """Whether two runs of a model gave the same but for rounding errors."""
+    if len(results) != len(others):
+        return False
+    for result, other in zip(results, others, strict=True):
+        a, b = _array(result), _array(other)
+        if a.shape != b.shape:
+            return False
+        if a.dtype.kind == 'f':
+            tolerance = 100 * numpy.finfo(a.dtype).eps
+            scale = abs(a).max(initial=0)
+            if not (abs(a - b) <= tolerance * scale).all():
+                return False
+        elif not (a == b).all():
+            return False
+    return True
+
+
+def _permute_rows(link, order):
+    for parameter in (link.W, link.b):
+        if parameter is not None:
+            parameter.array[...] = parameter.array[parameter.device.send(
+                numpy.asarray(order))]
+
+
+def _write(link, W, b):
+    for parameter, values in ((link.W, W), (link.b, b)):
+        if parameter is not None:
+            parameter.array[...] = parameter.device.send(
+                values.astype(parameter.dtype))
+
+
+def _count(link):
+    parameters = {id(p): p.size for p in link.params()}
+    return sum(parameters.values())
+
+
+def _array(variable):
+    if variable is None:
+        return None
+    return _cpu(chainer.as_array(variable))
+
+
+def _cpu(array):
+    return backend.CpuDevice().send(array)
