@@ -65,8 +65,11 @@ class _Nodes:
         from onnx_chainer import onnx_helper  # type: ignore[import-untyped]
         self.params = params
         self.dtypes = [v.dtype for v in params.func.inputs]
-        self.order = getattr(params.func, 'order', None)
         self._builder = onnx_helper.GraphBuilder()
+
+    @property
+    def order(self) -> Any:
+        return self.params.func.order
 
     def add(self, kind: str, *names: str, **attributes: Any) -> str:
         return self._builder.op(kind, list(names), **attributes)

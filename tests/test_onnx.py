@@ -1,5 +1,4 @@
 """A model's ONNX file computes what the model computes, W folded."""
-import inspect
 import os
 import random
 import subprocess
@@ -21,10 +20,6 @@ import chainer.links as L  # isort: skip
 REASON = 'needs the extra "onnx"'
 onnx = pytest.importorskip('onnx', reason=REASON)
 onnxruntime = pytest.importorskip('onnxruntime', reason=REASON)
-
-needs_order = pytest.mark.skipif(
-    'order' not in inspect.signature(sl.fold).parameters,
-    reason='needs order')
 
 OPSETS = [7, 8, 9, 10, 11]
 BATCH_SIZES = [0, 1, 7]
@@ -275,7 +270,6 @@ class TestLayer:
         assert operators(proto) == ['Gather', 'Reshape', 'ReduceSum', 'Gemm']
         check_batch_sizes(model, path, (12,))
 
-    @needs_order
     @pytest.mark.parametrize('opset', OPSETS)
     @pytest.mark.parametrize('n_tiles', [1, 3])
     @pytest.mark.parametrize('method', ['fold', 'tile'])
@@ -295,7 +289,6 @@ class TestLayer:
         numpy.testing.assert_allclose(
             y, x[:, order] @ dense.T + b, rtol=0, atol=1e-5)
 
-    @needs_order
     def test_order_of_a_link(self, path):
         link = sl.SharedLinear(
             12, 5, n_tiles=3, order=numpy.random.permutation(12))
@@ -349,7 +342,6 @@ class TestTiling:
             assert operators(proto) == (
                 ['Reshape', 'ReduceSum'] if function is sl.fold else ['Tile'])
 
-    @needs_order
     @pytest.mark.parametrize('opset', OPSETS)
     @pytest.mark.parametrize('shape', [(6,), (3, 6)])
     def test_order(self, path, shape, opset):
