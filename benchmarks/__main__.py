@@ -1,4 +1,4 @@
-"""Runs every benchmark that is not slow, each in a process of its own, one after the other.
+"""Runs every benchmark that is not slow, each in a process of its own, in turn.
 
     python -m benchmarks [flags that every benchmark takes]
 """
