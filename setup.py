@@ -9,6 +9,8 @@ version = re.search(
     (here / 'shared_linear' / '__init__.py').read_text('utf-8'), re.M)[1]
 
 train = ['matplotlib>=3.8', 'mlxtend>=0.23']
+# A wheel that finds the system's MPI when it is imported.
+mpi = ['mpi4py>=4']
 
 setup(
     name='shared_linear',
@@ -24,8 +26,9 @@ setup(
     extras_require={
         'cuda12': ['cupy-cuda12x[ctk]>=14'],
         'cuda13': ['cupy-cuda13x[ctk]>=14'],
+        'mpi': mpi,
         'train': train,
-        'test': train + [
+        'test': train + mpi + [
             'h5py>=3.10',
             'hypothesis>=6.100',
             'mypy>=1.11',
