@@ -64,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as e:
         if not e.args:
             ours.break_off()
-        return _stop(
-            ours, str(e) or 'stopped before training began', signals.status)
+        when = 'after the last epoch' if signals.is_training else (
+            'before training began')
+        return _stop(ours, str(e) or f'stopped {when}', signals.status)
     except Exception as e:
         # What is printed goes to no file with a name.
         if isinstance(e, OSError) and e.filename is None:
@@ -127,16 +128,16 @@ def train(
         _note(f'resumed from {snapshot.path}, after epoch '
               f'{trainer.updater.epoch}, iteration '
               f'{trainer.updater.iteration}')
-    if not processes.is_first:
-        run(trainer, args.epoch, processes, signals)
-        return
-    if snapshot is not None:
-        trainer.get_extension('TakeSnapshots').last = snapshot.path
+        if processes.is_first:
+            trainer.get_extension('TakeSnapshots').last = snapshot.path
     print(flush=True)
     run(trainer, args.epoch, processes, signals)
-    print()
-    print(summary.format_table(
-        network, trainer.get_extension('LogReport').log), flush=True)
+    if processes.is_first:
+        print()
+        print(summary.format_table(
+            network, trainer.get_extension('LogReport').log), flush=True)
+    # If the first fails even here, the others should hear of it.
+    processes.wait_for_all()
 
 
 def make_network(args: Namespace) -> MLP:

@@ -31,7 +31,11 @@ class Server:
         self._process = subprocess.Popen(
             [sys.executable, '-W', 'error', run_server.__file__],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=dict(os.environ, PYTHONPATH=str(SCRIPT.parent)))
+            # A fork of several threads is warned of, and warnings are errors.
+            env=dict(
+                os.environ, PYTHONPATH=str(SCRIPT.parent),
+                OPENBLAS_NUM_THREADS='1', OMP_NUM_THREADS='1',
+                MKL_NUM_THREADS='1'))
 
     def run(self, *options, accidents=(), **job):
         """Returns exit status, output and errors of a run."""
