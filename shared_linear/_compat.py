@@ -6,6 +6,7 @@ breaks without it, and does nothing where it is not needed.
 """
 import sys
 import types
+import warnings
 
 import numpy
 
@@ -58,18 +59,21 @@ def skip_environment_check() -> None:
         sys.modules[stub.__name__] = stub
 
 
-def accept_missing_cudnn() -> None:
-    """Chainer warns that cuDNN is off; CuPy 14 has no cuDNN module at all."""
-    from chainer.backends import cuda
-    if cuda.available and not cuda.cudnn_enabled:
-        cuda.check_cuda_available._already_warned = (  # type: ignore
-            True)
+def ignore_missing_cudnn() -> None:
+    """Chainer warns that cuDNN is off; CuPy 14 has no cuDNN module at all.
+
+    It does so at its first kernel, which is while it is imported: with
+    warnings as errors, that import fails. The filter stays, for to take it
+    back would take those of SciPy, imported meanwhile, with it.
+    """
+    warnings.filterwarnings(
+        'ignore', 'cuDNN is not enabled', category=UserWarning)
 
 
 def ready_chainer() -> None:
-    """Applies every patch around the first ``import chainer``."""
+    """Applies every patch before the first ``import chainer``."""
     restore_numpy_sctypes()
     restore_numpy_float()
     forget_failed_import()
     skip_environment_check()
-    accept_missing_cudnn()
+    ignore_missing_cudnn()

@@ -187,7 +187,7 @@ def _fold(x: NdArray, other: NdArray, n_tiles: int) -> NdArray:
     return tiling.fold_array(x, n_tiles, _product_dtype(x, other))
 
 
-def _dot(a: NdArray, b: NdArray) -> NdArray:
+def _dot(a: Any, b: Any) -> NdArray:
     """Multiplies two matrices, in float32 at least where that is faster."""
     dtype = _product_dtype(a, b)
     return a.astype(dtype, copy=False).dot(b.astype(dtype, copy=False))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chainer.types import InitializerSpec, NdArray
 
     # Chainer takes plain numbers and functions too, but does not say so.
-    InitializerLike = InitializerSpec | float | Callable[[NdArray], None]
+    InitializerLike = InitializerSpec | float | Callable[[Any], None]
 
 
 class SharedLinear(chainer.Link):
@@ -327,7 +327,7 @@ class _DenseVariance(chainer.Initializer):
         self.initializer = initializer
         self.n_tiles = n_tiles
 
-    def __call__(self, array: NdArray) -> None:
+    def __call__(self, array: Any) -> None:
         out_size, width = array.shape
         scale = _dense_scale(self.initializer, out_size, width, self.n_tiles)
         if scale is None:

@@ -85,7 +85,7 @@ def fold_array(x: NdArray, n_tiles: int, dtype: Any = None) -> NdArray:
         dtype = numpy.promote_types(x.dtype, numpy.float32)
     width = x.shape[-1] // n_tiles
     # Splitting an axis makes a view, whatever the strides are.
-    tiles = x.reshape(x.shape[:-1] + (n_tiles, width))
+    tiles: Any = x.reshape(x.shape[:-1] + (n_tiles, width))
     if not isinstance(tiles, numpy.ndarray) or tiles.dtype != dtype:
         # Casts as it goes; a copy of x in the wider dtype takes as long.
         return tiles.sum(axis=-2, dtype=dtype)
@@ -97,7 +97,7 @@ def fold_array(x: NdArray, n_tiles: int, dtype: Any = None) -> NdArray:
 
 
 @functools.lru_cache
-def _row_of_ones(size: int, dtype: Any) -> numpy.ndarray:
+def _row_of_ones(size: int, dtype: Any) -> Any:
     return numpy.ones((1, size), dtype)
 
 

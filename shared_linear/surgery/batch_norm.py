@@ -1,0 +1,326 @@
+"""Folds batch normalization into the layer before it, or behind it."""
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chainer
+import chainer.links as L
+import numpy
+
+from shared_linear.surgery import edited
+from shared_linear.surgery.addresses import Pattern
+from shared_linear.surgery.edit import Remove
+from shared_linear.surgery.editing import attach, next_number
+from shared_linear.surgery.foldable import CannotFold, Weights, foldable
+from shared_linear.surgery.graph import Graph, Node, Value
+from shared_linear.surgery.trace import Example, record_quietly
+
+
+class Folded(NamedTuple):
+
+    """What became of one batch normalization.
+
+    Attributes:
+        path (str): Path of the batch normalization.
+        into (str): Path of the layer that it was folded into, or ``None``.
+        reason (str): Why it was left alone, or ``''``.
+
+    """
+
+    path: str
+    into: 'str | None'
+    reason: str
+
+    def __str__(self) -> str:
+        if self.into is not None:
+            return f'{self.path} folded into {self.into}'
+        return f'{self.path} left alone: {self.reason}'
+
+
+class FoldReport(list[Folded]):
+
+    """What :func:`fold_batch_normalization` did, in the model's order."""
+
+    @property
+    def folded(self) -> list[Folded]:
+        return [one for one in self if one.into is not None]
+
+    @property
+    def left_alone(self) -> list[Folded]:
+        return [one for one in self if one.into is None]
+
+    def __str__(self) -> str:
+        return '\n'.join(str(one) for one in self)
+
+
+class Fold(Remove):
+
+    """Skips a batch normalization that was folded.
+
+    Attributes:
+        into (str): Path of the layer, seen from the model.
+        added_bias (bool): Whether the layer had no bias before.
+
+    """
+
+    kind = 'fold'
+    into = ''
+    added_bias = False
+
+    def __str__(self) -> str:
+        return f'fold {self.patterns[0].text} into {self.into}'
+
+    def undo(self, model: chainer.Link, path: str) -> None:
+        if not self.added_bias:
+            return
+        prefix = '' if path == '/' else path
+        links = dict(model.namedlinks())
+        layer = links[prefix + self.into]
+        normalization = links[prefix + self.patterns[0].text]
+        normalization.avg_mean = -layer.b.array
+        del layer.b
+        layer.b = None
+
+
+def fold_batch_normalization(model: chainer.Link, x: Any) -> FoldReport:
+    """Folds each batch normalization into a linear layer next to it.
+
+    In test mode a batch normalization is the map ``s y + t`` with
+    ``s = gamma / sqrt(var + eps)`` and ``t = beta - s mean``. Behind a layer
+    ``y = W x + b`` it folds into it, as ``(s W) x + (s b + t)``; in front of
+    one as ``(W s) x + (b + W t)``. It is then skipped, in train mode too.
+
+    It is left alone where that would change what the model computes: if
+    something else reads the value between the two, if one of them runs
+    twice or shares its weights, or if the layer pads with zeros, which a
+    shift in front of it would not reach. Each fold is checked on ``x``.
+
+    The batch normalization stays in the model as the identity, so that a
+    file of the folded model loads into the unfolded one and means the same
+    there in test mode. A layer without a bias gets one.
+
+    Args:
+        model (~chainer.Link): The model, changed in place.
+        x: Example input (a tuple for several).
+
+    Returns:
+        FoldReport: One entry for each batch normalization. Printable.
+
+    .. admonition:: Example
+
+        >>> import numpy as np
+        >>> from shared_linear import surgery
+        >>> import chainer.links as L
+        >>> model = chainer.Sequential(
+        ...     L.Convolution2D(1, 4, 3), L.BatchNormalization(4))
+        >>> x = np.ones((2, 1, 8, 8), np.float32)
+        >>> print(surgery.fold_batch_normalization(model, x))
+        /1 folded into /0
+
+    """
+    example = Example(x if isinstance(x, tuple) else (x,), {})
+    edited.settle(model, example.args, example.kwargs)
+    folded: dict[str, Folded] = {}
+    while True:
+        graphs = [record_quietly(model, example, train)
+                  for train in (False, True)]
+        left = _fold_some(model, graphs, folded)
+        if left is None:
+            continue
+        report = {**left, **folded}
+        return FoldReport(
+            report[path] for path, link in model.namedlinks()
+            if path in report)
+
+
+def _fold_some(model: chainer.Link, graphs: list[Graph],
+               folded: dict[str, Folded]) -> 'dict[str, Folded] | None':
+    """Folds what these runs allow; where nothing, tells why."""
+    touched: set[int] = set()
+    left = {}
+    for path, link in model.namedlinks():
+        if not isinstance(link, L.BatchNormalization) or path in folded:
+            continue
+        reasons = []
+        for attempt in _forwards, _backwards:
+            try:
+                into = attempt(model, path, link, graphs, touched)
+            except CannotFold as reason:
+                reasons.append(str(reason))
+            else:
+                folded[path] = Folded(path, into, '')
+                break
+        else:
+            left[path] = Folded(path, None, '; '.join(dict.fromkeys(reasons)))
+    return None if touched else left
+
+
+def _call(graph: Graph, link: chainer.Link, what: str) -> Node:
+    calls = [node for node in graph.calls if node.link is link]
+    if not calls:
+        raise CannotFold(f'{what} does not run on this input')
+    if len(calls) > 1:
+        raise CannotFold(f'{what} runs {len(calls)} times')
+    return calls[0]
+
+
+def _only_readers(value: Value, link: chainer.Link) -> None:
+    others = [node.address for node, _ in value.readers
+              if node.link is not link]
+    if others:
+        raise CannotFold(f'{others[0]} reads the value between, too')
+    if value.is_output:
+        raise CannotFold('the model returns the value between, too')
+
+
+def _own_weight(graph: Graph, link: Any, path: str) -> None:
+    for node in graph:
+        for value in node.inputs:
+            if (value.is_parameter and link.W.array is not None
+                    and value.array is link.W.array):
+                if node.link is not link or len(value.readers) > 1:
+                    raise CannotFold(
+                        f'the weight of {path} is read by '
+                        f'{value.readers[-1][0].address}, too')
+
+
+def _forwards(model: chainer.Link, path: str, normalization: Any,
+              graphs: list[Graph], touched: set[int]) -> str:
+    layers = []
+    for graph in graphs:
+        call = _call(graph, normalization, 'it')
+        between = call.inputs[0]
+        before = [node for node in graph.calls
+                  if any(y is between for y in node.outputs)
+                  and foldable(node.link) is not None]
+        if not before:
+            origin = between.origin
+            raise CannotFold(f'it reads {origin}, not a linear layer')
+        layer = _call(graph, before[0].link, before[0].address)
+        _only_readers(between, normalization)
+        _own_weight(graph, layer.link, layer.address)
+        layers.append(layer)
+    _same(layers)
+    scale, shift = _affine(normalization)
+    node = layers[0]
+    return _fold(model, path, normalization, node, touched,
+                 lambda link: foldable(link).outputs(link, scale, shift),
+                 node.inputs[0],
+                 _call(graphs[0], normalization, 'it').outputs[0], True)
+
+
+def _backwards(model: chainer.Link, path: str, normalization: Any,
+               graphs: list[Graph], touched: set[int]) -> str:
+    layers = []
+    for graph in graphs:
+        call = _call(graph, normalization, 'it')
+        between = call.outputs[0]
+        behind = [node for node in graph.calls
+                  if any(x is between for x in node.inputs)
+                  and foldable(node.link) is not None]
+        if not behind:
+            raise CannotFold('no linear layer reads its output')
+        layer = _call(graph, behind[0].link, behind[0].address)
+        _only_readers(between, layer.link)
+        _own_weight(graph, layer.link, layer.address)
+        layers.append(layer)
+    _same(layers)
+    scale, shift = _affine(normalization)
+    node = layers[0]
+    return _fold(model, path, normalization, node, touched,
+                 lambda link: foldable(link).inputs(link, scale, shift),
+                 _call(graphs[0], normalization, 'it').inputs[0],
+                 node.outputs[0], False)
+
+
+def _same(layers: list[Node]) -> None:
+    if layers[0].link is not layers[1].link:
+        raise CannotFold('in train mode it follows another layer')
+
+
+def _affine(normalization: Any) -> tuple[Any, Any]:
+    mean, var = normalization.avg_mean, normalization.avg_var
+    if mean is None:
+        raise CannotFold('it has no statistics yet')
+    if mean.ndim != 1:
+        raise CannotFold(
+            f'it normalizes each of {mean.shape} values by itself')
+    axis = normalization.axis
+    if axis is not None and 1 in axis:
+        raise CannotFold(f'it normalizes along axis={axis}, not by channel')
+    xp = chainer.backend.get_array_module(mean)
+    scale = 1 / xp.sqrt(var.astype(numpy.float64) + normalization.eps)
+    if normalization.gamma is not None:
+        scale = scale * normalization.gamma.array
+    shift = -mean * scale
+    if normalization.beta is not None:
+        shift = shift + normalization.beta.array
+    return scale, shift
+
+
+def _fold(model: chainer.Link, path: str, normalization: Any, node: Node,
+          touched: set[int], weights: Callable[[Any], Weights],
+          given: Value, wanted: Value, forwards: bool) -> str:
+    layer = node.link
+    if id(layer) in touched:
+        # Its recorded values are from before; the next round sees it again.
+        raise CannotFold('its neighbour was folded in this round')
+    if layer.W.array is None:
+        raise CannotFold(f'{node.address} is not initialized yet')
+    W, b = weights(layer)
+    old_W = layer.W.array
+    dtype = old_W.dtype
+    added = layer.b is None
+    old_b = None if added else layer.b.array
+    layer.W.array = W.astype(dtype)
+    if added:
+        with layer.init_scope():
+            layer.b = chainer.Parameter(b.astype(dtype))
+    else:
+        layer.b.array = b.astype(dtype)
+    difference = _difference(layer, given, wanted)
+    # Ten thousand roundings, which is far more than ever add up.
+    if not difference <= 1e4 * numpy.finfo(dtype).eps:
+        layer.W.array = old_W
+        if added:
+            del layer.b
+            layer.b = None
+        else:
+            layer.b.array = old_b
+        raise CannotFold(
+            f'with it, {node.address} moves by {difference:.1e} of its '
+            'greatest value')
+    touched.add(id(layer))
+    _neutralize(normalization, layer.b.array if added and forwards else None)
+    edit = Fold([Pattern(path)], 'fold', input=0)
+    edit.into = dict((id(link), p) for p, link in model.namedlinks())[
+        id(layer)]
+    edit.added_bias = added and forwards
+    edit.number = next_number(model)
+    edit.confirmed = True
+    attach(model, edit, None, [])
+    return edit.into
+
+
+def _difference(layer: chainer.Link, given: Value, wanted: Value) -> float:
+    """The greatest difference on the example, relative to the greatest."""
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        got = layer(given.array)
+    if got.shape != wanted.shape:
+        return float('inf')
+    xp = chainer.backend.get_array_module(got.array)
+    greatest = float(xp.abs(wanted.array).max())
+    difference = float(xp.abs(got.array - wanted.array).max())
+    return difference / (greatest or 1.)
+
+
+def _neutralize(normalization: Any, bias: Any) -> None:
+    """Makes it the identity, or what adds ``bias``, in test mode."""
+    mean = normalization.avg_mean
+    normalization.avg_var = mean * 0 + mean.dtype.type(1 - normalization.eps)
+    normalization.avg_mean = (
+        mean * 0 if bias is None else -bias.astype(mean.dtype))
+    if normalization.gamma is not None:
+        gamma = normalization.gamma.array
+        normalization.gamma.array = gamma * 0 + gamma.dtype.type(1)
+    if normalization.beta is not None:
+        normalization.beta.array = normalization.beta.array * 0

@@ -1,0 +1,116 @@
+"""Lets a run of an edited model see the functions and links that it calls.
+
+While at least one run is under way, ``FunctionNode.apply``, ``Link.__call__``
+and the ``__call__`` and ``forward`` of the classes of the model's links
+first ask whether a run is under way *in this thread*. Afterwards the classes
+hold exactly what they held before.
+"""
+import functools
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import chainer
+
+if TYPE_CHECKING:
+    from shared_linear.surgery.run import Run
+
+
+class _Local(threading.local):
+    run: 'Run | None' = None
+
+
+local = _Local()
+
+_lock = threading.Lock()
+# What a class held before, and how many runs want it interposed.
+_installed: 'dict[Method, tuple[Callable[..., Any], int]]' = {}
+
+
+@functools.lru_cache(maxsize=512)
+def _interposed_apply(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def apply(self: chainer.FunctionNode, inputs: Any) -> Any:
+        run = local.run
+        if run is None:
+            return original(self, inputs)
+        return run.apply(self, original, inputs)
+
+    return apply
+
+
+@functools.lru_cache(maxsize=512)
+def _interposed_call(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def __call__(self: chainer.Link, *args: Any, **kwargs: Any) -> Any:
+        run = local.run
+        # A class that extends __call__ reaches its base's by super(): that
+        # is one call of the link, which the class's own __call__ announced.
+        if run is None or type(self).__call__ is not __call__:
+            return original(self, *args, **kwargs)
+        return run.call(
+            self, functools.partial(original, self), args, kwargs, True)
+
+    return __call__
+
+
+@functools.lru_cache(maxsize=512)
+def _interposed_forward(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = local.run
+        if (run is None or type(self).forward is not forward
+                or run.reaches_forward(self)):
+            return original(self, *args, **kwargs)
+        return run.call(
+            self, functools.partial(original, self), args, kwargs, False)
+
+    return forward
+
+
+_INTERPOSED = {'apply': _interposed_apply, '__call__': _interposed_call,
+               'forward': _interposed_forward}
+
+Method = tuple[type, str]
+
+
+def install(methods: Iterable[Method]) -> None:
+    """Interposes on methods of classes, and counts how often."""
+    with _lock:
+        for cls, name in methods:
+            if (cls, name) in _installed:
+                original, users = _installed[cls, name]
+                _installed[cls, name] = original, users + 1
+            else:
+                original = cls.__dict__[name]
+                _installed[cls, name] = original, 1
+                setattr(cls, name, _INTERPOSED[name](original))
+
+
+def uninstall(methods: Iterable[Method]) -> None:
+    """Undoes one :func:`install` of the same methods."""
+    with _lock:
+        for cls, name in methods:
+            original, users = _installed[cls, name]
+            if users > 1:
+                _installed[cls, name] = original, users - 1
+            else:
+                del _installed[cls, name]
+                setattr(cls, name, original)
+
+
+def called_methods(links: Iterable[chainer.Link]) -> list[Method]:
+    """The methods by which functions and these links are called."""
+    methods = {(chainer.FunctionNode, 'apply'): None,
+               (chainer.Link, '__call__'): None}
+    for kind in {type(link) for link in links}:
+        if hasattr(kind, 'surgery_base'):
+            # An edited link sees to that by itself.
+            continue
+        for name in '__call__', 'forward':
+            for cls in kind.__mro__:
+                if name in cls.__dict__:
+                    if issubclass(cls, chainer.Link):
+                        methods[cls, name] = None
+                    break
+    return list(methods)

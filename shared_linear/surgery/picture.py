@@ -1,0 +1,71 @@
+"""A traced run as Graphviz text."""
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shared_linear.surgery.graph import Graph, Node, Value
+
+INSERTED = 'style=filled fillcolor="#cfe8cf" color="#2e7d32"'
+SKIPPED = 'style=dashed color="#b71c1c" fontcolor="#b71c1c"'
+
+REWIRED = ' style=bold color="#2e7d32"'
+
+
+def quote(text: str) -> str:
+    escaped = text.replace('\\', '\\\\').replace('"', '\\"')
+    return '"' + escaped.replace('\n', '\\n') + '"'
+
+
+def to_dot(graph: 'Graph') -> str:
+    """Draws functions as boxes and what they read as ellipses.
+
+    Inserted layers are filled, functions and links that an edit took out
+    are dashed, arrows that it led elsewhere bold, and each arrow carries the
+    shape of what flows along it.
+
+    """
+    names: dict[int, str] = {}
+
+    def name_of(thing: object) -> str:
+        return names.setdefault(id(thing), f'n{len(names)}')
+
+    lines = ['digraph model {', '  rankdir=TB;',
+             '  node [fontname="Helvetica" fontsize=11];',
+             '  edge [fontname="Helvetica" fontsize=9];']
+
+    def arrow(value: 'Value', reader: str, style: str = '') -> None:
+        source = value if value.producer is None else value.producer
+        lines.append(
+            f'  {name_of(source)} -> {reader} '
+            f'[label={quote(str(value.shape))}{style}];')
+
+    def declare_leaves(node: 'Node') -> None:
+        for value in node.inputs:
+            if value.producer is None and id(value) not in names:
+                lines.append(f'  {name_of(value)} [shape=ellipse '
+                             f'label={quote(value.origin)}];')
+
+    for node in graph.functions:
+        declare_leaves(node)
+        mark = f' {INSERTED}' if node.inserted else ''
+        lines.append(f'  {name_of(node)} [shape=box '
+                     f'label={quote(node.address)}{mark}];')
+        for value in node.inputs:
+            rewired = any(
+                value is source and f'{node.address}/'.startswith(f'{place}/')
+                for source, place in graph.rewired)
+            arrow(value, name_of(node), REWIRED if rewired else '')
+    for node in graph.skipped:
+        declare_leaves(node)
+        label = quote(f'{node.address}\n{node.skipped}')
+        lines.append(
+            f'  {name_of(node)} [shape=box label={label} {SKIPPED}];')
+        for value in node.inputs[:1]:
+            arrow(value, name_of(node), ' style=dashed color="#b71c1c"')
+    for i, value in enumerate(graph.outputs):
+        lines.append(f'  y{i} [shape=ellipse label="output"];')
+        arrow(value, f'y{i}')
+    if graph.edits:
+        text = '\n'.join(str(edit) for edit in graph.edits)
+        lines.append(f'  label={quote(text)};')
+    lines.append('}')
+    return '\n'.join(lines) + '\n'

@@ -1,0 +1,356 @@
+"""One run of an edited or traced model: what runs where, and its edits.
+
+The user's own ``forward`` runs. Each function and each call of a link gets
+its address, and the edits bound to that address act on its inputs, in its
+place, or on its outputs.
+"""
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import chainer
+
+from shared_linear.surgery import interposition
+from shared_linear.surgery.addresses import EditError
+from shared_linear.surgery.interposition import local
+
+if TYPE_CHECKING:
+    from shared_linear.surgery.edit import Binding, Holder
+    from shared_linear.surgery.recorder import Recorder
+
+
+def holder_of(link: chainer.Link) -> Any:
+    """The edits that a link holds, or ``None``."""
+    return link.__dict__.get('_surgery')
+
+
+class Frame:
+
+    """One call of a link that is under way."""
+
+    __slots__ = 'link', 'holder', 'parent', 'pending', 'sites'
+
+    def __init__(self, link: chainer.Link, parent: 'Frame | None',
+                 pending: bool) -> None:
+        self.link = link
+        self.holder = holder_of(link)
+        self.parent = parent
+        # Entered by __call__, and forward not reached yet.
+        self.pending = pending
+        # How often each class and child ran in this very call.
+        self.sites: dict[str, int] = {}
+
+
+class Scope:
+
+    """Counts and remembered values since one link's call began.
+
+    An edit counts repeated functions from the start of the call of the link
+    that it was made on, so that it means the same inside a larger model.
+
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[int, str], int] = {}
+        self.values: dict[str, chainer.Variable] = {}
+
+
+class Place:
+
+    """Where an edit acts: one function, or one call of a link.
+
+    Attributes:
+        run (Run): The run.
+        subject (FunctionNode or Link): What runs there.
+        owner (Link): The link that it runs in.
+        name (str): Its name there, counted: ``ReLU_1``.
+        site (str): The same, counted within this one call of the owner.
+
+    """
+
+    __slots__ = 'run', 'subject', 'owner', 'holder', 'name', 'site', 'scope'
+
+    def __init__(self, run: 'Run', subject: Any, owner: chainer.Link,
+                 holder: 'Holder | None', name: str, site: str) -> None:
+        self.run = run
+        self.subject = subject
+        self.owner = owner
+        self.holder = holder
+        self.name = name
+        self.site = site
+        self.scope = run.scopes[0]
+
+    @property
+    def address(self) -> str:
+        path = self.run.path(self.owner)
+        return f'/{self.name}' if path == '/' else f'{path}/{self.name}'
+
+
+class Run:
+
+    """A run of ``root``, from its call to its return.
+
+    Args:
+        root (~chainer.Link): The model.
+        recorder (Recorder): Told of everything that runs, if given.
+
+    """
+
+    def __init__(self, root: chainer.Link,
+                 recorder: 'Recorder | None' = None) -> None:
+        self.root = root
+        self.recorder = recorder
+        self.frame: Frame | None = None
+        # Within a function's own forward (as F.forget's), which backward
+        # may run again without any of this.
+        self.inside = 0
+        self.scopes = [Scope()]
+        self._scope_of: dict[str, Scope] = {}
+        self.on_adopt: list[Callable[[chainer.Link], Any]] = []
+        self.acted: set[str] = set()
+        self.shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
+        self.paths: dict[int, str] = {}
+        self.parents: dict[int, tuple[chainer.Link, str]] = {}
+        self.names: set[tuple[int, str]] = set()
+        self.holders: list[tuple[str, Holder]] = []
+        self._walk(root, '')
+
+    def _walk(self, root: chainer.Link, prefix: str) -> None:
+        by_path = {}
+        for relative, link in root.namedlinks():
+            path = prefix + relative if relative != '/' else prefix or '/'
+            if id(link) in self.paths:
+                continue
+            by_path[path] = link
+            self.paths[id(link)] = path
+            if link is not root:
+                parent, _, name = path.rpartition('/')
+                above = by_path[parent or '/']
+                self.parents[id(link)] = above, name
+                self.names.add((id(above), name))
+            holder = holder_of(link)
+            if holder is not None:
+                self.holders.append((path, holder))
+
+    def adopt(self, owner: chainer.Link, layer: chainer.Link) -> None:
+        """Takes in a layer that was made while the model runs."""
+        path = self.path(owner)
+        name = str(layer.name)
+        self.parents[id(layer)] = owner, name
+        self.names.add((id(owner), name))
+        self._walk(layer, f'{"" if path == "/" else path}/{name}')
+        for callback in self.on_adopt:
+            callback(layer)
+
+    def path(self, link: chainer.Link) -> str:
+        return self.paths[id(link)]
+
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator['Run']:
+        """Installs this run in this thread, whatever happens in it."""
+        methods = interposition.called_methods(self.root.links())
+        before = local.run
+        interposition.install(methods)
+        local.run = self
+        try:
+            yield self
+        finally:
+            local.run = before
+            interposition.uninstall(methods)
+
+    # Calls of links.
+
+    def call(self, link: chainer.Link, original: Callable[..., Any],
+             args: Sequence[Any], kwargs: dict[str, Any],
+             pending: bool) -> Any:
+        """Runs the call of a link, by ``__call__`` if ``pending``."""
+        frame = self.frame
+        if frame is None:
+            return self._framed(link, original, args, kwargs, pending)
+        if link is self.root and not self.inside:
+            # It calls itself: a call of its own, in nobody's frame.
+            return self._framed(link, original, args, kwargs, pending)
+        if self.inside or id(link) not in self.parents:
+            # Not of this model: what it runs belongs to its caller.
+            return original(*args, **kwargs)
+        owner, base = self.parents[id(link)]
+        holder = holder_of(owner)
+        if holder is None and self.recorder is None:
+            return self._framed(link, original, args, kwargs, pending)
+        place, bindings = self._place(frame, link, owner, holder, base)
+        if holder is not None:
+            bindings = holder.outside(base, link, bindings)
+        if not bindings and self.recorder is None:
+            return self._framed(link, original, args, kwargs, pending)
+        return self._edited(
+            place, bindings, list(args), kwargs,
+            lambda inputs: self._framed(
+                link, original, inputs, kwargs, pending))
+
+    def _framed(self, link: chainer.Link, original: Callable[..., Any],
+                args: Sequence[Any], kwargs: dict[str, Any],
+                pending: bool) -> Any:
+        frame = Frame(link, self.frame, pending)
+        made = frame.holder.made if frame.holder is not None else ()
+        before = self.frame, self._scope_of
+        scoped = bool(made) and link is not self.root
+        if scoped:
+            scope = Scope()
+            self.scopes.append(scope)
+            self._scope_of = {
+                **self._scope_of, **{edit.uid: scope for edit in made}}
+        self.frame = frame
+        try:
+            return original(*args, **kwargs)
+        finally:
+            self.frame, self._scope_of = before
+            if scoped:
+                self.scopes.pop()
+
+    def reaches_forward(self, link: chainer.Link) -> bool:
+        """Whether this is the ``forward`` of a ``__call__`` under way."""
+        frame = self.frame
+        if frame is None or frame.link is not link or not frame.pending:
+            return False
+        frame.pending = False
+        return True
+
+    # Functions.
+
+    def apply(self, node: chainer.FunctionNode,
+              original: Callable[..., Any], inputs: Any) -> Any:
+        """Runs a function."""
+        frame = self.frame
+        if frame is None:
+            return original(node, inputs)
+        if self.inside:
+            if self.recorder is not None:
+                self.recorder.hide(self, frame.link, node)
+            return original(node, inputs)
+        if frame.holder is None and self.recorder is None:
+            return self._apply(node, original, inputs)
+        place, bindings = self._place(
+            frame, node, frame.link, frame.holder, node._impl_name)
+        if not bindings and self.recorder is None:
+            return self._apply(node, original, inputs)
+        return self._edited(
+            place, bindings, list(inputs), {},
+            lambda inputs: self._apply(node, original, tuple(inputs)))
+
+    def _apply(self, node: chainer.FunctionNode,
+               original: Callable[..., Any], inputs: Any) -> Any:
+        self.inside += 1
+        try:
+            return original(node, inputs)
+        finally:
+            self.inside -= 1
+
+    # Both.
+
+    def _place(self, frame: Frame, subject: Any, owner: chainer.Link,
+               holder: 'Holder | None', base: str,
+               ) -> tuple[Place, 'list[Binding]']:
+        name = self._counted(self.scopes[0].counts, owner, subject, base)
+        n = frame.sites.get(base, 0)
+        frame.sites[base] = n + 1
+        place = Place(self, subject, owner, holder, name,
+                      f'{base}_{n}' if n else base)
+        if holder is None:
+            bindings = []
+        elif len(self.scopes) == 1:
+            bindings = holder.matching(name)
+        else:
+            names = {id(self.scopes[0]): name}
+            for scope in self.scopes[1:]:
+                names[id(scope)] = self._counted(
+                    scope.counts, owner, subject, base)
+            bindings = [
+                binding for binding in holder.bindings if binding.matches(
+                    names[id(self.scope_of(binding.edit.uid))])]
+        return place, bindings
+
+    def _counted(self, counts: dict[tuple[int, str], int],
+                 owner: chainer.Link, subject: Any, base: str) -> str:
+        key = id(owner), base
+        n = counts.get(key, 0)
+        name = f'{base}_{n}' if n else base
+        # A link may already be called conv1_1, or ReLU.
+        while (id(owner), name) in self.names and (
+                n or not isinstance(subject, chainer.Link)):
+            n += 1
+            name = f'{base}_{n}'
+        counts[key] = n + 1
+        return name
+
+    def scope_of(self, uid: str) -> Scope:
+        return self._scope_of.get(uid, self.scopes[0])
+
+    def _edited(self, place: Place, bindings: 'Sequence[Binding]',
+                inputs: list[Any], kwargs: dict[str, Any],
+                compute: Callable[[list[Any]], Any]) -> Any:
+        edits = [b.edit for b in bindings if not b.is_source]
+        replacement = None
+        for edit in edits:
+            self.acted.add(edit.uid)
+            edit.before(place, inputs)
+            if edit.stands_in:
+                replacement = edit
+        if replacement is None:
+            recorder = self.recorder
+            if recorder is None:
+                result = compute(inputs)
+            else:
+                # Its forward may add to its arguments.
+                arguments = recorder.arguments(place)
+                result = compute(inputs)
+                recorder.record(place, arguments, inputs, outputs_of(result))
+                recorder.rewired(place, inputs, edits)
+        else:
+            result = replacement.instead(place, inputs, kwargs)
+            self.shapes[place.address] = tuple(
+                y.shape for y in outputs_of(result))
+            if self.recorder is not None:
+                self.recorder.skip(
+                    place, inputs, outputs_of(result), replacement)
+        for edit in edits:
+            result = edit.after(place, result)
+        for binding in bindings:
+            if binding.is_source:
+                self._remember(place, binding.edit, result)
+        return result
+
+    def _remember(self, place: Place, edit: Any, result: Any) -> None:
+        outputs = outputs_of(result)
+        index = edit.output or 0
+        if index >= len(outputs):
+            raise EditError(
+                f'{edit}: the source {place.address} has '
+                f'{len(outputs)} outputs, so there is no output {index}')
+        self.scope_of(edit.uid).values[edit.uid] = outputs[index]
+
+    def layer(self, uid: str) -> chainer.Link:
+        """The layer of an edit, held by a link that is being called."""
+        frame = self.frame
+        while frame is not None:
+            if frame.holder is not None and uid in frame.holder.shared:
+                return frame.holder.layers[frame.holder.shared[uid]]
+            frame = frame.parent
+        for _, holder in self.holders:
+            if uid in holder.shared:
+                return holder.layers[holder.shared[uid]]
+        raise EditError(
+            'the layer of an edit is held by a link that was not called: '
+            'call the model that the edit was made on, or make the edit on '
+            f'the {type(self.root).__name__} itself')
+
+
+def outputs_of(result: Any) -> tuple[chainer.Variable, ...]:
+    """The variables among what a function or a link returned."""
+    if isinstance(result, chainer.Variable):
+        return result,
+    if isinstance(result, (tuple, list)):
+        return tuple(y for y in result if isinstance(y, chainer.Variable))
+    if isinstance(result, dict):
+        return tuple(
+            y for y in result.values() if isinstance(y, chainer.Variable))
+    return ()
