@@ -23,9 +23,11 @@ import numpy  # noqa: E402
 
 SCRIPT = Path(__file__).resolve().parents[1] / 'train_mnist.py'
 ENVIRONMENT = {
-    # Open MPI asks for both before it starts anything for root.
+    # Open MPI 4 and 5 want both before they start anything for root.
     'OMPI_ALLOW_RUN_AS_ROOT': '1',
     'OMPI_ALLOW_RUN_AS_ROOT_CONFIRM': '1',
+    'PRTE_ALLOW_RUN_AS_ROOT': '1',
+    'PRTE_ALLOW_RUN_AS_ROOT_CONFIRM': '1',
 }
 TWO = ['mpiexec', '-n', '2']
 

@@ -39,7 +39,8 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 # A shell's background job is deaf to Ctrl-C, and stays so.
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                # None is a handler of C's, which Python could not put back.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._handlers[number] = signal.signal(
                         number, self._receive)
         return self

@@ -107,6 +107,8 @@ def assert_whole(folder):
             assert json.loads(path.read_text())
         elif path.suffix == '.png':
             assert path.read_bytes().endswith(b'IEND\xaeB`\x82')
+        elif path.suffix == '.html':
+            assert path.read_bytes().rstrip().endswith(b'</html>')
         else:
             assert path.name.startswith('.')
             assert path.name.endswith('.tmp')
