@@ -64,7 +64,13 @@ def mpiexec(n, *command, **kwargs):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=120)
+    try:
+        out, err = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        # So that mpiexec ends what it has started.
+        process.terminate()
+        process.communicate()
+        raise
     return process.returncode, out, err
 
 
