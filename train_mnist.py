@@ -8,6 +8,7 @@ After Chainer's own ``examples/mnist/train_mnist.py``.
 import shared_linear  # noqa: F401, I001
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from mnist import (
     training,
 )
 from mnist.data import Digits, load_digits
-from mnist.errors import UserError
+from mnist.errors import UserError, out_of_memory
 from mnist.files import remove_leftovers
 from mnist.network import MLP
 from mnist.processes import Processes
@@ -37,6 +38,8 @@ from mnist.stopping import StopSignals
 
 # The options that a run cannot change when it goes on.
 FIXED = ['layer', 'unit', 'out_unit', 'n_tiles', 'batchsize', 'seed']
+
+CANNOT_PRINT = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as e:
         return _stop(ours, f'error: {e}', 2)
     except MemoryError as e:
-        return _stop(
-            ours, f'error: not enough memory, try a smaller --batchsize or '
-            f'--unit ({e})', 2)
+        ours.go_apart()
+        return _stop(ours, f'error: {out_of_memory(e)}', 2)
     except BrokenPipeError:
+        ours.go_apart()
         return _stop(ours, 'error: nobody reads the output any more', 2)
     except KeyboardInterrupt as e:
         if not e.args:
@@ -69,9 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _stop(ours, str(e) or f'stopped {when}', signals.status)
     except Exception as e:
         # What is printed goes to no file with a name.
-        if isinstance(e, OSError) and e.filename is None:
-            return _stop(
-                ours, f'error: cannot print: {e.strerror or e}', 2)
+        if isinstance(e, OSError) and e.filename is None and (
+                e.errno in CANNOT_PRINT):
+            ours.go_apart()
+            return _stop(ours, f'error: cannot print: {e.strerror}', 2)
         ours.crash()
         raise
     return 0

@@ -21,7 +21,7 @@ from chainer.training import Trainer, extension
 from chainer.training.extensions import Evaluator
 
 from mnist.devices import get_device
-from mnist.errors import UserError
+from mnist.errors import UserError, out_of_memory
 
 INSTALL_MPI = (
     'pip install ".[mpi]", and MPI itself from the system (Debian: apt-get '
@@ -234,8 +234,10 @@ class Connected(Processes):
         result = error = None
         try:
             result = function()
-        except (UserError, MemoryError) as e:
+        except UserError as e:
             error = e
+        except MemoryError as e:
+            error = out_of_memory(e)
         # One exchange, whoever fails: none of them is left waiting.
         for first in self._world.allgather(error):
             if first is not None:
