@@ -8,6 +8,7 @@ import train_mnist  # isort: skip
 
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -21,6 +22,8 @@ def run(job: dict) -> int:
     for stream, number in ('out', 1), ('err', 2):
         os.dup2(os.open(
             job[stream], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    # A shell's background job is born deaf to it, and so are its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     counts = accidents.count_events() if 'counts' in job else None
     for accident in job['accidents']:
         accidents.arrange(*accident)
