@@ -10,6 +10,8 @@ version = re.search(
 
 onnx = ['onnx>=1.17', 'onnxruntime>=1.20']
 train = ['matplotlib>=3.8', 'mlxtend>=0.23']
+# A wheel that finds the system's MPI when it is imported.
+mpi = ['mpi4py>=4']
 
 setup(
     name='shared_linear',
@@ -26,8 +28,9 @@ setup(
         'cuda12': ['cupy-cuda12x[ctk]>=14'],
         'cuda13': ['cupy-cuda13x[ctk]>=14'],
         'onnx': onnx,
+        'mpi': mpi,
         'train': train,
-        'test': train + onnx + [
+        'test': train + onnx + mpi + [
             'h5py>=3.10',
             'hypothesis>=6.100',
             'mypy>=1.11',

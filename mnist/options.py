@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mnist.errors import UserError
+from mnist.processes import COMMUNICATORS
 
 # What --resume stands for without a file.
 NEWEST = object()
@@ -42,6 +43,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'after the last epoch, and with -1 only then')
     add('--device', '-d', default='-1',
         help='-1 or @numpy for the CPU, 0 or @cupy:0 for the first GPU')
+    add('--communicator', choices=COMMUNICATORS, default=argparse.SUPPRESS,
+        help='Train in the processes that mpiexec started, through this '
+        'communicator of ChainerMN: naive on CPUs, pure_nccl with a GPU for '
+        'each process. --batchsize is that of all of them together')
     add('--out', '-o', default='result',
         help='Folder of the log, the plots and the snapshots')
     add('--resume', '-r', nargs='?', const=NEWEST, default=argparse.SUPPRESS,
@@ -68,7 +73,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='Draw no loss.png and accuracy.png, so matplotlib is not needed')
     # Suppressed above, so that --help does not show a default of None.
     return parser.parse_args(argv, argparse.Namespace(
-        resume=None, data=None, no_plots=False))
+        resume=None, data=None, communicator=None, no_plots=False))
 
 
 def _whole(text: str) -> int:

@@ -96,8 +96,14 @@ class TakeSnapshots(extension.Extension):
                 or updater.epoch // self.frequency != before // self.frequency)
 
     def __call__(self, trainer: Trainer) -> None:
+        self.take(trainer)
+
+    def take(self, trainer: Trainer) -> None:
+        """Writes a snapshot, unless this iteration has one already."""
         path = Path(trainer.out) / (
             f'snapshot_iter_{trainer.updater.iteration}')
+        if self._written and self._written[-1][0] == path:
+            return
         save(path, trainer, self.settings)
         self.last = path
         self._written.append((path, _identity(path)))
