@@ -22,6 +22,7 @@ from chainer.training import Trainer
 from mnist import (
     curves,
     options,
+    report,
     processes,
     seeds,
     snapshots,
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(
         args: Namespace, processes: Processes, signals: StopSignals) -> None:
-    """Trains, or goes on training, and prints the table.
+    """Trains, or goes on training, prints the table, and reports.
 
     Args:
         args (Namespace): What ``options.parse`` returns.
@@ -117,7 +118,7 @@ def train(
     if snapshot is not None:
         check_settings(snapshot, settings)
     _note(f'data: {digits.source}')
-    _note(f'network: {describe(args)}')
+    _note(f'network: {options.describe(args)}')
     _note(f'Minibatch-size: {args.batchsize}')
     _note(f'epoch: {args.epoch}')
     _note(f'seed: {args.seed}')
@@ -140,6 +141,10 @@ def train(
         print()
         print(summary.format_table(
             network, trainer.get_extension('LogReport').log), flush=True)
+    if not args.no_report:
+        page = processes.share(lambda: report.write(
+            args, network, digits, trainer, processes.size))
+        _note(f'report: {page}')
     # If the first fails even here, the others should hear of it.
     processes.wait_for_all()
 
@@ -156,13 +161,6 @@ def make_network(args: Namespace) -> MLP:
     except ValueError as e:
         raise UserError(
             f'--n-tiles {args.n_tiles} with --unit {args.unit}: {e}') from e
-
-
-def describe(args: Namespace) -> str:
-    """Returns the network of the options in a few words."""
-    how = ('dense' if args.layer == 'linear'
-           else f'shared by {args.n_tiles} tiles')
-    return f'784-{args.unit}-{args.out_unit}-10, second layer {how}'
 
 
 def read_snapshot(args: Namespace) -> Snapshot | None:

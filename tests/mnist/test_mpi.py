@@ -198,7 +198,24 @@ def test_one_process_reports(several, n):
     assert '\033' not in out
     assert out.count('\n0  ') == len(VARIANTS)
     names = set(os.listdir(several(n) / 'shared' / 'result'))
-    assert names - {'report.html'} == {'log', 'snapshot_iter_5'}
+    assert names == {'log', 'report.html', 'snapshot_iter_5'}
+    assert out.count('# report: ') == len(VARIANTS)
+    page = (several(n) / 'shared' / 'result' / 'report.html').read_text()
+    assert f'<dt>processes</dt><dd>{n}</dd>' in page
+    assert page.count('<section ') == 8
+
+
+@needs_mpi
+def test_a_page_that_cannot_be_written_ends_all_of_them(options, tmp_path):
+    """With the result kept, and ready for the next run."""
+    (tmp_path / 'r' / 'report.html').mkdir(parents=True)
+    status, out, err = run_job(2, *(
+        {'options': [*options, '-e', 1, '-o', tmp_path / 'r', *more]}
+        for more in ([], ['-r', '--no-report'])))
+    assert status == 2
+    assert 'statuses 2 0' in out
+    line, = our_lines(err)
+    assert 'report.html: Is a directory; the network is trained, and ' in line
 
 
 @needs_mpi
