@@ -96,7 +96,7 @@ def main(argv=None):
             '--batch', type=int, nargs='+', default=[100, 1000], metavar='B',
             help='images in a mini-batch, of all processes together')
         parser.add_argument('--digits', type=int, default=8000, metavar='N')
-        parser.add_argument('--epochs', type=int, default=2, metavar='N')
+        parser.add_argument('--epochs', type=int, default=5, metavar='N')
         parser.add_argument('--rounds', type=int, default=3, metavar='N')
 
     args = harness.parse_args(__doc__.splitlines()[0], argv, add_arguments)
