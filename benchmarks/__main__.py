@@ -1,4 +1,4 @@
-"""Runs every benchmark that is not slow, each in a process of its own, in turn.
+"""Runs every benchmark that is not slow, each in a process of its own.
 
     python -m benchmarks [flags that every benchmark takes]
 """
