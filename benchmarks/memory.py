@@ -119,10 +119,10 @@ def measure(make_link, batch, in_size, out_size, device):
         meter.close()
 
 
-def plot(results, path):
+def plot(results, batches, path):
     figure, (axes,) = harness.new_figure(2)
     for axis, quantity in zip(axes, ('retained', 'peak'), strict=True):
-        for batch in BATCHES:
+        for batch in batches:
             rows = [
                 r for r in results
                 if r['batch'] == batch and r['kind'] == 'shared']
@@ -149,6 +149,8 @@ def plot(results, path):
 
 def main(argv=None):
     def add_arguments(parser):
+        parser.add_argument(
+            '--batch', type=int, nargs='+', default=BATCHES, metavar='B')
         parser.add_argument('--in-size', type=int, default=1000)
         parser.add_argument('--out-size', type=int, default=900)
 
@@ -157,7 +159,7 @@ def main(argv=None):
     all_n_tiles = [n for n in N_TILES if args.in_size % n == 0]
     results = []
     rows = []
-    for batch in BATCHES:
+    for batch in args.batch:
         dense = None
         makers = {('dense', 1): lambda: L.Linear(*sizes)}
         for kind, cls in zip(KINDS, (sl.SharedLinear, TiledLinear),
@@ -187,10 +189,10 @@ def main(argv=None):
             d['retained'] for d in results
             if d['kind'] == 'dense' and d['batch'] == r['batch'])]
     print('\nshared keeps more than dense in {} of {} cases'.format(
-        len(worse), len(BATCHES) * len(all_n_tiles)))
+        len(worse), len(args.batch) * len(all_n_tiles)))
     print('written: {}'.format(harness.save(args, __file__, results)))
     path = harness.plot_path(args, __file__)
-    plot(results, path)
+    plot(results, args.batch, path)
     print('written: {}'.format(path))
 
 

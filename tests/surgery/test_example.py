@@ -91,16 +91,3 @@ def test_bad_options():
     done = run('--bits', 17)
     assert done.returncode == 2
     assert '17 is not from 2 to 16' in done.stderr
-
-
-def test_the_benchmark_runs(tmp_path):
-    done = subprocess.run(
-        [sys.executable, ROOT / 'benchmarks' / 'surgery_overhead.py',
-         '--steps', '2', '--warm-up', '1', '--batch', '1', '--json',
-         tmp_path / 'result.json'],
-        text=True, capture_output=True, timeout=120, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert 'of medians' in done.stdout
-    text = (tmp_path / 'result.json').read_text()
-    for key in 'processor', 'numpy', 'OPENBLAS_NUM_THREADS', 'command':
-        assert f'"{key}"' in text
