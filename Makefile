@@ -9,7 +9,7 @@ ARGS ?=
 export PIP_CONSTRAINT := build-constraints.txt
 export PIP_BUILD_CONSTRAINT := build-constraints.txt
 
-.PHONY: help venv train test check matrix bench clean
+.PHONY: help venv train test check matrix bench docs clean
 
 help:
 	@echo 'make venv     a .venv with all that training and tests need'
@@ -18,6 +18,7 @@ help:
 	@echo 'make check    lint and type-check'
 	@echo 'make matrix   the tests on every Python found, oldest and newest NumPy'
 	@echo 'make bench    run every benchmark, in under ten minutes on two cores'
+	@echo 'make docs     the pages of docs/, into build/docs'
 	@echo 'make clean    remove what the targets above made, but not result/'
 
 venv: .venv/installed
@@ -42,6 +43,11 @@ matrix: venv
 
 bench: venv
 	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: venv
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -E \
+	    -d build/doctrees docs build/docs
+	@echo 'open build/docs/index.html'
 
 clean:
 	rm -rf .venv .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis \

@@ -8,8 +8,11 @@ version = re.search(
     r"^__version__ = '(.+)'$",
     (here / 'shared_linear' / '__init__.py').read_text('utf-8'), re.M)[1]
 
+docs = ['furo>=2024.8.6', 'myst-parser>=4', 'sphinx>=8']
 onnx = ['onnx>=1.17', 'onnxruntime>=1.20']
 train = ['matplotlib>=3.8', 'mlxtend>=0.23']
+# A wheel that finds the system's MPI when it is imported.
+mpi = ['mpi4py>=4']
 
 setup(
     name='shared_linear',
@@ -25,9 +28,11 @@ setup(
     extras_require={
         'cuda12': ['cupy-cuda12x[ctk]>=14'],
         'cuda13': ['cupy-cuda13x[ctk]>=14'],
+        'docs': docs,
         'onnx': onnx,
+        'mpi': mpi,
         'train': train,
-        'test': train + onnx + [
+        'test': train + docs + onnx + mpi + [
             'h5py>=3.10',
             'hypothesis>=6.100',
             'mypy>=1.11',
@@ -36,7 +41,8 @@ setup(
             'pytest-cov>=5',
             'ruff>=0.6',
             # chainer.testing imports pkg_resources, which setuptools 82 lost.
-            'setuptools<81',
+            # The tests of the packaging want its bdist_wheel, of 70.1.
+            'setuptools>=70.1,<81',
         ],
     },
     classifiers=[

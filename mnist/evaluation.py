@@ -1,4 +1,6 @@
 """Loss and accuracy on the test digits."""
+from typing import Any
+
 from chainer import function, reporter
 from chainer.training import extensions
 
@@ -8,9 +10,19 @@ class EvaluateEveryDigit(extensions.Evaluator):
 
     Chainer's takes the mean over the mini-batches. Where the last is smaller
     than the others, its digits count for more, and the error is off.
+    ChainerMN's takes the mean over the processes, which is off where one has
+    more digits than another: ``weight`` is to make up for it.
+
+    Args:
+        weight (float): Factor of the results.
+        args: As of Chainer's ``Evaluator``, and so are the keywords.
     """
 
     default_name = 'validation'
+
+    def __init__(self, *args: Any, weight: float = 1., **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._weight = weight
 
     def evaluate(self) -> dict:
         """Returns the mean of loss and accuracy over the test digits."""
@@ -25,4 +37,6 @@ class EvaluateEveryDigit(extensions.Evaluator):
             summary.add({
                 key: (value, len(batch))
                 for key, value in observation.items()})
-        return summary.compute_mean()
+        return {
+            key: self._weight * mean
+            for key, mean in summary.compute_mean().items()}

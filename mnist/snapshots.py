@@ -4,6 +4,7 @@ A snapshot is what Chainer's own is, ``snapshot_iter_N`` with the state of
 the trainer as NPZ, and besides the settings of the run and the state of the
 random numbers, so that a run goes on as if it had never stopped.
 """
+import io
 import json
 import os
 import re
@@ -96,8 +97,14 @@ class TakeSnapshots(extension.Extension):
                 or updater.epoch // self.frequency != before // self.frequency)
 
     def __call__(self, trainer: Trainer) -> None:
+        self.take(trainer)
+
+    def take(self, trainer: Trainer) -> None:
+        """Writes a snapshot, unless this iteration has one already."""
         path = Path(trainer.out) / (
             f'snapshot_iter_{trainer.updater.iteration}')
+        if self._written and self._written[-1][0] == path:
+            return
         save(path, trainer, self.settings)
         self.last = path
         self._written.append((path, _identity(path)))
@@ -124,8 +131,11 @@ def save(path: Path, trainer: Trainer, settings: Mapping[str, Any]) -> None:
     arrays[RANDOM_STATE] = numpy.array(seeds.get_state())
     arrays[NAMES] = numpy.array(sorted(arrays))
     # Not compressed: weights hardly shrink, and it takes longer than an
-    # epoch of the small data.
-    write_atomically(path, lambda file: numpy.savez(file, **arrays))
+    # epoch of the small data. Into memory first: interrupted over a file,
+    # the ZIP file of an older NumPy complains that it was closed.
+    content = io.BytesIO()
+    numpy.savez(content, **arrays)
+    write_atomically(path, lambda file: file.write(content.getbuffer()))
 
 
 def read(path: Path) -> Snapshot:

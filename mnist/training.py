@@ -13,8 +13,11 @@ from chainer.training import extensions
 from mnist.curves import DrawCurves
 from mnist.data import Digits
 from mnist.evaluation import EvaluateEveryDigit
+from mnist.log import LogReport
 from mnist.network import MLP
+from mnist.processes import Processes
 from mnist.snapshots import TakeSnapshots
+from mnist.stopping import StopSignals, StopWhenAsked
 
 COLUMNS = [
     'epoch', 'main/loss', 'validation/main/loss', 'main/accuracy',
@@ -24,7 +27,8 @@ COLUMNS = [
 def make_trainer(
         network: MLP, digits: Digits, device: chainer.backend.Device, *,
         batchsize: int, n_epochs: int, out: str, frequency: int,
-        settings: Mapping[str, Any], plots: bool) -> training.Trainer:
+        settings: Mapping[str, Any], plots: bool, processes: Processes,
+        signals: StopSignals) -> training.Trainer:
     """Returns a trainer of a network, which has not run yet.
 
     Args:
@@ -37,33 +41,60 @@ def make_trainer(
         frequency (int): Epochs between two snapshots; -1 is one at the end.
         settings (mapping): Settings that the snapshots carry.
         plots (bool): Whether to draw the curves.
+        processes (Processes): The processes of the run, each with a trainer;
+            only the first one's writes and prints.
+        signals (StopSignals): What is to end the run early.
     """
     # Classifier reports softmax cross entropy and accuracy.
     model = L.Classifier(network)
     model.to_device(device)
-    optimizer = chainer.optimizers.Adam()
-    optimizer.setup(model)
+    adam = chainer.optimizers.Adam()
+    adam.setup(model)
+    optimizer = processes.average_gradients(adam)
 
-    train_iter = chainer.iterators.SerialIterator(digits.train, batchsize)
+    train_iter = processes.iterate(digits.train, batchsize)
+    test_digits, weight = processes.test_part(digits.test)
     test_iter = chainer.iterators.SerialIterator(
-        digits.test, batchsize, repeat=False, shuffle=False)
+        test_digits, batchsize, repeat=False, shuffle=False)
     updater = training.updaters.StandardUpdater(
         train_iter, optimizer, device=device)
-    trainer = training.Trainer(updater, (n_epochs, 'epoch'), out=out)
+    trainer = training.Trainer(
+        # Chainer makes the folder, which the other processes may lack.
+        updater, (n_epochs, 'epoch'), out=out if processes.is_first else '.')
 
     trainer.extend(
-        EvaluateEveryDigit(test_iter, model, device=device),
+        processes.average_evaluator(EvaluateEveryDigit(
+            test_iter, model, device=device, weight=weight)),
         call_before_training=True)
-    trainer.extend(extensions.LogReport(), call_before_training=True)
+    processes.extend(trainer)
+    # A trigger without a state: snapshots have none for it.
+    trainer.extend(
+        StopWhenAsked(signals, n_epochs, processes),
+        trigger=lambda trainer: True)
+    if processes.is_first:
+        _extend_first(
+            trainer, n_epochs=n_epochs, frequency=frequency,
+            settings=settings, plots=plots,
+            # mpiexec shows a terminal to what it pipes into a file.
+            is_terminal=sys.stdout.isatty() and processes.size == 1)
+    return trainer
+
+
+def _extend_first(
+        trainer: training.Trainer, *, n_epochs: int, frequency: int,
+        settings: Mapping[str, Any], plots: bool,
+        is_terminal: bool) -> None:
+    """Adds all that writes and prints."""
+    trainer.extend(LogReport(), call_before_training=True)
     if plots:
         for key in 'loss', 'accuracy':
             curves = DrawCurves(key)
             trainer.extend(
                 curves, name=f'DrawCurves/{key}', trigger=curves.is_due)
     trainer.extend(
-        extensions.PrintReport(COLUMNS, out=_Console(sys.stdout)),
+        extensions.PrintReport(COLUMNS, out=_Console(sys.stdout, is_terminal)),
         name='PrintReport', call_before_training=True)
-    if sys.stdout.isatty():
+    if is_terminal:
         # A trigger without a state: a run may go on without a terminal.
         trainer.extend(
             extensions.ProgressBar(update_interval=10),
@@ -71,7 +102,6 @@ def make_trainer(
     snapshots = TakeSnapshots(settings, frequency, n_epochs)
     trainer.extend(
         snapshots, name='TakeSnapshots', trigger=snapshots.is_due)
-    return trainer
 
 
 def fingerprint(digits: Digits) -> str:
@@ -93,11 +123,12 @@ def _checksum(split: TupleDataset) -> int:
 class _Console:
     """Drops the codes that clear a terminal's line where there is none."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, is_terminal: bool) -> None:
         self._stream = stream
+        self._is_terminal = is_terminal
 
     def write(self, text: str) -> None:
-        if text != '\033[J' or self._stream.isatty():
+        if text != '\033[J' or self._is_terminal:
             self._stream.write(text)
 
     def flush(self) -> None:

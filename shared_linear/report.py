@@ -16,9 +16,10 @@ class LayerReport:
         n_tiles (int): Number of tiles; 1 for a layer that stayed dense.
         dense_parameters (int): Weights and biases before.
         parameters (int): Weights and biases now.
-        error (float): E|y - y'|^2 of its outputs y before and y' now, on the
-            calibration inputs, in units of the variance of y. Not a number
-            where it was not measured, since the layer stayed as it was.
+        error (float): :math:`E|y - y'|^2` of its outputs y before and y' now,
+            on the calibration inputs, in units of the variance of y. Not a
+            number where it was not measured, since the layer stayed as it
+            was.
         order (str): Where the permutation of its inputs is: ``'kept'`` in the
             layer, ``'in /l1'`` in the rows of another, or nowhere.
 

@@ -177,8 +177,8 @@ def register_foldable(
 
     Args:
         link_class (type): The class, with those derived from it.
-        outputs (callable): See :class:`Foldable`.
-        inputs (callable): See :class:`Foldable`.
+        outputs (callable): See :class:`.Foldable`.
+        inputs (callable): See :class:`.Foldable`.
 
     """
     _foldable[link_class] = Foldable(outputs, inputs)

@@ -142,8 +142,9 @@ def test_disk_that_fills_up(run, tmp_path, monkeypatch):
 
     def fill_up(descriptor):
         calls.append(descriptor)
-        # The first snapshot and its folder, and then the second snapshot.
-        if len(calls) > 2:
+        # Each file and its folder: three logs and the first snapshot, and
+        # then the second snapshot.
+        if len(calls) > 8:
             raise OSError(28, 'No space left on device')
         fsync(descriptor)
 

@@ -9,7 +9,8 @@ def test_defaults():
         'batchsize': 100, 'epoch': 20, 'frequency': 1, 'device': '-1',
         'out': 'result', 'resume': None, 'unit': 1000, 'out_unit': 900,
         'n_tiles': 10, 'layer': 'shared', 'seed': 0, 'data': None,
-        'no_plots': False}
+        'communicator': None, 'no_plots': False, 'no_report': False,
+        'command': []}
 
 
 def test_short_flags_are_those_of_chainers_example():

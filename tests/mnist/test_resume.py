@@ -128,7 +128,7 @@ def test_killed_while_it_wrote_a_snapshot(
     assert f'resumed from {tmp_path}/result/snapshot_iter_12' in out
     assert 'skipped' not in out
     assert_same_end(tmp_path / 'result', unbroken)
-    assert leftovers < set(os.listdir(tmp_path / 'result'))
+    assert not leftovers & set(os.listdir(tmp_path / 'result'))
 
 
 @pytest.mark.parametrize('damage', ['truncate', 'empty', 'flip'])
@@ -187,7 +187,8 @@ def test_run_that_is_done_prints_its_table_again(
     assert train_mnist.main([*options, '-e', '2']) == 0
     first, _ = capsys.readouterr()
     before = {
-        path: path.read_bytes() for path in (tmp_path / 'result').iterdir()}
+        path: path.read_bytes() for path in (tmp_path / 'result').iterdir()
+        if path.name != 'report.html'}
     assert train_mnist.main([*options, '-r', '-e', str(n_epochs)]) == 0
     again, err = capsys.readouterr()
     assert err == ''
@@ -196,7 +197,8 @@ def test_run_that_is_done_prints_its_table_again(
     assert rows.count('\n') > 10
     assert again.endswith(rows)
     assert before == {
-        path: path.read_bytes() for path in (tmp_path / 'result').iterdir()}
+        path: path.read_bytes() for path in (tmp_path / 'result').iterdir()
+        if path.name != 'report.html'}
 
 
 def test_newest_is_the_last_written(options, tmp_path, capsys):

@@ -67,8 +67,8 @@ def test_run_as_a_user_does(digits_dir, tmp_path):
 
     # The last two snapshots, 6 iterations to an epoch, and no leftovers.
     assert sorted(os.listdir(tmp_path / 'result')) == [
-        'accuracy.png', 'log', 'loss.png', 'snapshot_iter_12',
-        'snapshot_iter_18']
+        'accuracy.png', 'log', 'loss.png', 'report.html',
+        'snapshot_iter_12', 'snapshot_iter_18']
     for name in 'accuracy.png', 'loss.png':
         content = (tmp_path / 'result' / name).read_bytes()
         assert content.startswith(b'\x89PNG\r\n\x1a\n')
@@ -152,7 +152,7 @@ def test_snapshots_of_others_are_never_deleted(run, tmp_path):
     for name, content in others.items():
         assert (out / name).read_bytes() == content
     assert {path.name for path in out.iterdir()} - others.keys() == {
-        'log', 'snapshot_iter_18', 'snapshot_iter_24'}
+        'log', 'report.html', 'snapshot_iter_18', 'snapshot_iter_24'}
 
 
 def test_a_snapshot_that_another_run_has_replaced_stays(
