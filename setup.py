@@ -28,6 +28,7 @@ setup(
     extras_require={
         'cuda12': ['cupy-cuda12x[ctk]>=14'],
         'cuda13': ['cupy-cuda13x[ctk]>=14'],
+        'bench': ['torch>=2'],
         'docs': docs,
         'onnx': onnx,
         'mpi': mpi,
