@@ -6,8 +6,8 @@ ARGS ?=
 
 # Chainer's setup.py needs an old setuptools. Old pips read the first variable
 # when they build a dependency, new ones the second.
-export PIP_CONSTRAINT := build-constraints.txt
-export PIP_BUILD_CONSTRAINT := build-constraints.txt
+.venv/installed: export PIP_CONSTRAINT := build-constraints.txt
+.venv/installed: export PIP_BUILD_CONSTRAINT := build-constraints.txt
 
 .PHONY: help venv train test check matrix bench docs clean
 

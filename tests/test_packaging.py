@@ -28,9 +28,11 @@ FOR_GIT_ONLY = {'.gitignore'}
 
 def python(*arguments, cwd, executable=sys.executable, **variables):
     """Runs Python apart from this checkout, and returns what it prints."""
+    # The constraints that make exports are a file beside the Makefile.
     environment = {
         key: value for key, value in os.environ.items()
-        if key != 'PYTHONPATH'}
+        if key not in (
+            'PYTHONPATH', 'PIP_CONSTRAINT', 'PIP_BUILD_CONSTRAINT')}
     process = subprocess.run(
         [str(executable), *map(str, arguments)], cwd=cwd,
         env={**environment, **variables}, capture_output=True, text=True)
