@@ -80,8 +80,9 @@ class Mixing:
             permutations[j] = random.random_sample(in_size).argsort(
                 kind='stable')
             signs[j] = numpy.where(random.random_sample(in_size) < .5, -1, 1)
-        if self.order is not None:
-            permutations[0] = self.order_array
+        order = self.order_array
+        if order is not None:
+            permutations[0] = order
             signs[0] = 1
         return permutations, signs
 
