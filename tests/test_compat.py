@@ -185,6 +185,28 @@ def test_missing_cudnn_is_no_news():
     """) == ['silent']
 
 
+def test_missing_nccl_is_no_news():
+    """Chainer asks CuPy for it while it is imported."""
+    assert run(CUPY_14, """
+    import warnings
+
+    def warn(self):
+        asked.append('nccl')
+        warnings.warn('\\nnccl library could not be loaded.\\n\\nReason: ...')
+        raise ImportError('nccl')
+
+    asked = []
+    type(cupy.cuda).nccl = property(warn)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        import shared_linear
+        from chainer.training.updaters import multiprocess_parallel_updater
+    assert not [w for w in caught if 'nccl' in str(w.message)], caught
+    assert not multiprocess_parallel_updater._available
+    print(*asked)
+    """) == ['nccl']
+
+
 def test_other_warnings_are_left_as_they_are():
     assert run("""
     import warnings
