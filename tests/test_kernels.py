@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cases
 import numpy
 import pytest
 
@@ -245,28 +246,9 @@ def test_every_width_and_number_of_tiles(
         assert set(launches) == set(packets(in_type))
 
 
-LAYOUTS = {
-    'C': lambda x: x,
-    'F': numpy.asfortranarray,
-    'reversed': lambda x: x[..., ::-1],
-    'rows reversed': lambda x: x[::-1],
-    'broadcast rows': lambda x: numpy.broadcast_to(x[:1], x.shape),
-    'broadcast': lambda x: numpy.broadcast_to(x[:1, ..., :1], x.shape),
-    'every second': lambda x: x.repeat(2, axis=-1)[..., ::2],
-    'every second row': lambda x: x.repeat(2, axis=0)[::2],
-    'a part': lambda x: numpy.concatenate([x, x], axis=-1)[
-        ..., x.shape[-1] // 2:][..., :x.shape[-1]],
-    'a wider row': lambda x: numpy.concatenate(
-        [x, x[..., :1]], axis=-1)[..., :-1],
-    'from the third': lambda x: numpy.concatenate(
-        [x[..., :3], x], axis=-1)[..., 3:],
-    'axes swapped': lambda x: x.swapaxes(0, -2).copy().swapaxes(0, -2),
-}
-
-
 @pytest.mark.parametrize('ordered', GATHERS)
 @pytest.mark.parametrize('dtype', 'efd')
-@pytest.mark.parametrize('layout', sorted(LAYOUTS))
+@pytest.mark.parametrize('layout', sorted(cases.LAYOUTS))
 @pytest.mark.parametrize('batch', [(5,), (2, 3), (2, 1, 4)])
 def test_every_layout(launches, batch, layout, dtype, ordered):
     n_tiles, width = 3, 8
@@ -275,7 +257,7 @@ def test_every_layout(launches, batch, layout, dtype, ordered):
         order = numpy.random.permutation(n_tiles * width).astype('i')
     for method in 'fold', 'tile':
         size = n_tiles * width if method == 'fold' else width
-        x = LAYOUTS[layout](draw(*batch, size, dtype=dtype))
+        x = cases.LAYOUTS[layout](numpy, draw(*batch, size, dtype=dtype))
         before = x.copy()
         if method == 'fold':
             assert_folded(
@@ -289,8 +271,8 @@ def test_every_layout(launches, batch, layout, dtype, ordered):
 
 def test_layouts_that_allow_it_take_16_bytes(launches):
     for layout in 'C', 'F', 'rows reversed', 'broadcast rows', 'a part':
-        _kernels.fold(LAYOUTS[layout](draw(4, 24)), 3, 'f', None)
-        _kernels.tile(LAYOUTS[layout](draw(4, 8)), 3, None)
+        _kernels.fold(cases.LAYOUTS[layout](numpy, draw(4, 24)), 3, 'f', None)
+        _kernels.tile(cases.LAYOUTS[layout](numpy, draw(4, 8)), 3, None)
     assert launches == [4] * 10
 
 
