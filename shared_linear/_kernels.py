@@ -158,8 +158,9 @@ def fold(
         return folded.reshape(
             (len(tiles) // n_tiles,) + tiles.shape[1:]).T
     shape = x.shape[:-1] + (x.shape[-1] // n_tiles,)
-    folded = _empty(shape, dtype, x)
-    _launch('shared_linear_fold', x, folded, shape, n_tiles, order)
+    with cuda.get_device_from_array(x):
+        folded = _empty(shape, dtype, x)
+        _launch('shared_linear_fold', x, folded, shape, n_tiles, order)
     return folded
 
 
@@ -169,8 +170,9 @@ def tile(x: NdArray, n_tiles: int, order: NdArray | None) -> NdArray:
         tiles = x.T
         tiled = tile(tiles.reshape(1, x.size), n_tiles, None)
         return tiled.reshape((n_tiles * len(tiles),) + tiles.shape[1:]).T
-    tiled = _empty(x.shape[:-1] + (n_tiles * x.shape[-1],), x.dtype, x)
-    _launch('shared_linear_tile', x, tiled, x.shape, n_tiles, order)
+    with cuda.get_device_from_array(x):
+        tiled = _empty(x.shape[:-1] + (n_tiles * x.shape[-1],), x.dtype, x)
+        _launch('shared_linear_tile', x, tiled, x.shape, n_tiles, order)
     return tiled
 
 
@@ -179,8 +181,7 @@ def _is_transposed(x):
 
 
 def _empty(shape, dtype, x):
-    with cuda.get_device_from_array(x):
-        return backend.get_array_module(x).empty(shape, dtype)
+    return backend.get_array_module(x).empty(shape, dtype)
 
 
 def _launch(name, x, out, shape, n_tiles, order):
@@ -207,11 +208,9 @@ def _launch(name, x, out, shape, n_tiles, order):
         xp = backend.get_array_module(order)
         order = xp.ascontiguousarray(order, numpy.int32)
     # Python's int is 64 bits wide for a kernel, as is a pointer.
-    with cuda.get_device_from_array(x):
-        kernel((-(-size // THREADS),), (THREADS,), (
-            _address(x), _address(out),
-            0 if order is None else _address(order),
-            size, width, n_tiles, row_stride, step * values))
+    kernel((-(-size // THREADS),), (THREADS,), (
+        _address(x), _address(out), 0 if order is None else _address(order),
+        size, width, n_tiles, row_stride, step * values))
 
 
 def _address(array: Any) -> int:
