@@ -127,7 +127,7 @@ extern "C" __global__ void shared_linear_fold(
 
 extern "C" __global__ void shared_linear_tile(
         const char* __restrict__ x, Packet<OUT>* __restrict__ tiled,
-        const int* __restrict__ order, long long size, long long width,
+        const int* __restrict__, long long size, long long width,
         long long n_tiles, long long row_stride, long long step) {
     const INDEX i = static_cast<INDEX>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size) return;
@@ -135,11 +135,9 @@ extern "C" __global__ void shared_linear_tile(
     const INDEX column = i - row * static_cast<INDEX>(width);
     const Packet<OUT> packet = load<OUT>(
         x + row * row_stride + column * step);
-    Packet<OUT>* to = tiled + row * (n_tiles * width);
+    Packet<OUT>* to = tiled + row * (n_tiles * width) + column;
 #pragma unroll 8
-    for (long long n = 0, place = column; n < n_tiles; ++n, place += width) {
-        store(packet, to + ordered(order, place));
-    }
+    for (long long n = 0; n < n_tiles; ++n) store(packet, to + n * width);
 }
 '''
 
@@ -164,15 +162,23 @@ def fold(
     return folded
 
 
-def tile(x: NdArray, n_tiles: int, order: NdArray | None) -> NdArray:
-    """Repeats the last axis; an array in Fortran order gives one."""
-    if order is None and _is_transposed(x):
+def tile(x: NdArray, n_tiles: int, groups: NdArray | None) -> NdArray:
+    """Repeats the last axis; an array in Fortran order gives one.
+
+    With ``groups``, the column of x that goes to each place, it is a gather
+    of x, so that what is written lies in a row: a fold of a single tile.
+    """
+    if groups is None and _is_transposed(x):
         tiles = x.T
         tiled = tile(tiles.reshape(1, x.size), n_tiles, None)
         return tiled.reshape((n_tiles * len(tiles),) + tiles.shape[1:]).T
     with cuda.get_device_from_array(x):
-        tiled = _empty(x.shape[:-1] + (n_tiles * x.shape[-1],), x.dtype, x)
-        _launch('shared_linear_tile', x, tiled, x.shape, n_tiles, order)
+        shape = x.shape[:-1] + (n_tiles * x.shape[-1],)
+        tiled = _empty(shape, x.dtype, x)
+        if groups is None:
+            _launch('shared_linear_tile', x, tiled, x.shape, n_tiles, None)
+        else:
+            _launch('shared_linear_fold', x, tiled, shape, 1, groups)
     return tiled
 
 

@@ -152,10 +152,13 @@ def _gather_fold(x, n_tiles, dtype, order):
 def tile_array(
         x: NdArray, n_tiles: int, order: NdArray | None = None) -> NdArray:
     """Repeats an array's last axis: (..., m) -> (..., n_tiles * m)."""
-    if not isinstance(x, numpy.ndarray):
-        return _kernels.tile(x, n_tiles, order)
+    groups = None
     if order is not None and order.size > 0:
-        return x.take(find_groups(order, n_tiles), axis=-1)
+        groups = find_groups(order, n_tiles)
+    if not isinstance(x, numpy.ndarray):
+        return _kernels.tile(x, n_tiles, groups)
+    if groups is not None:
+        return x.take(groups, axis=-1)
     # One block copy a tile; numpy.tile copies its input first.
     tiles = numpy.repeat(x[..., None, :], n_tiles, axis=-2)
     return tiles.reshape(x.shape[:-1] + (n_tiles * x.shape[-1],))
