@@ -13,6 +13,7 @@ import platform
 import re
 import shlex
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,11 +28,25 @@ for _name in THREADS:
 import numpy  # noqa: E402
 
 import shared_linear  # noqa: E402
+from mnist.devices import get_device  # noqa: E402
+from mnist.errors import UserError  # noqa: E402
 
 import chainer  # isort: skip  # noqa: E402
+from chainer.backends import cuda  # isort: skip  # noqa: E402
 
 # A contestant that takes longer is warm after the run that checks it.
 WARM_UP_SECONDS = .1
+# What a GPU is held up for, until the work that is timed is in its queue.
+HOLD_SECONDS = .02
+HOLD = r'''
+extern "C" __global__ void hold(long long nanoseconds) {
+    long long start, now;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(start));
+    do {
+        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+    } while (now - start < nanoseconds);
+}
+'''
 RESULTS = Path(__file__).resolve().parent / 'results'
 
 
@@ -81,6 +96,14 @@ class Clock:
     def __init__(self, device: Any) -> None:
         self.cupy = device.xp if device.xp is not numpy else None
 
+    def hold(self, seconds: float) -> None:
+        """Keeps a GPU from what comes next, until that is in its queue.
+
+        It then runs without a pause, however long Python took to ask for it.
+        """
+        if self.cupy is not None and seconds:
+            cuda.raw(HOLD, 'hold')((1,), (1,), (int(seconds * 1e9),))
+
     def mark(self) -> Any:
         if self.cupy is None:
             return time.perf_counter()
@@ -102,7 +125,7 @@ Contestant = Callable[[Callable[[str], None]], Any]
 def compare(
         contestants: dict[str, Contestant], device: Any, *,
         seconds: float = 2, min_rounds: int = 5, max_rounds: int = 60,
-        sample_seconds: float = 5e-3,
+        sample_seconds: float = 5e-3, hold: bool = False,
 ) -> Timings:
     """Times the contestants in turn.
 
@@ -116,14 +139,21 @@ def compare(
         max_rounds: Rounds at most.
         sample_seconds: A contestant that is faster than this is run several
             times in a round.
+        hold: Whether to time a GPU's work alone, without its waiting for
+            Python.
 
     """
     clock = Clock(device)
+
+    def sample(contestant: Contestant, repeats: int) -> dict[str, float]:
+        return _sample(
+            clock, contestant, repeats, HOLD_SECONDS if hold else 0)
+
     repeats = {}
     for name, contestant in contestants.items():
-        duration = max(_sample(clock, contestant, 1).values())
+        duration = max(sample(contestant, 1).values())
         if duration < WARM_UP_SECONDS:  # the first run counts for nothing
-            duration = max(_sample(clock, contestant, 1).values())
+            duration = max(sample(contestant, 1).values())
         repeats[name] = max(1, round(sample_seconds / duration))
 
     timings: dict[str, dict[str, list[float]]] = {c: {} for c in contestants}
@@ -132,21 +162,26 @@ def compare(
         if i >= min_rounds and time.perf_counter() - start > seconds:
             break
         for name, contestant in contestants.items():
-            sample = _sample(clock, contestant, repeats[name])
-            for part, value in sample.items():
+            parts = sample(contestant, repeats[name])
+            for part, value in parts.items():
                 timings[name].setdefault(part, []).append(value)
     return Timings(timings)
 
 
 def _sample(
-        clock: Clock, contestant: Contestant, repeats: int,
+        clock: Clock, contestant: Contestant, repeats: int, hold: float,
 ) -> dict[str, float]:
     marks: list[tuple[Any, list[tuple[str, Any]]]] = []
+    clock.hold(hold)
+    before = time.perf_counter()
     for _ in range(repeats):
         parts: list[tuple[str, Any]] = []
         start = clock.mark()
         contestant(lambda part, p=parts: p.append((part, clock.mark())))
         marks.append((start, parts))
+    took = time.perf_counter() - before
+    if clock.cupy is not None and 0 < hold < took:
+        return _sample(clock, contestant, repeats, 2 * took)
     sums: dict[str, float] = {}
     for start, parts in marks:
         for part, end in parts:
@@ -170,6 +205,7 @@ def to_numpy(array: Any) -> numpy.ndarray:
 def parse_args(
         description: str, argv: Sequence[str] | None = None,
         add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+        device: str = '@numpy',
 ) -> argparse.Namespace:
     """Parses the flags that every benchmark has.
 
@@ -177,8 +213,9 @@ def parse_args(
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
-        '--device', '-d', default='@numpy',
-        help='@numpy, or @cupy:0 for the first GPU (default: @numpy)')
+        '--device', '-d', default=device,
+        help='@numpy, or @cupy:0 for the first GPU (default: {})'.format(
+            device))
     parser.add_argument(
         '--out', '-o', type=Path, default=None,
         help='folder for the JSON file and the plot '
@@ -187,11 +224,10 @@ def parse_args(
         add_arguments(parser)
     args = parser.parse_args(argv)
     try:
-        args.device = chainer.get_device(args.device)
+        args.device = get_device(args.device)
         args.device.use()
-    except Exception as e:
-        parser.error('cannot use the device {}: {}'.format(
-            args.device, str(e).splitlines()[0]))
+    except UserError as e:
+        parser.error(str(e))
     if args.out is None:
         args.out = RESULTS / _slug(machine(args.device)['name'])
     return args
@@ -217,6 +253,7 @@ def machine(device: Any) -> dict[str, Any]:
         properties = runtime.getDeviceProperties(device.device.id)
         info.update(
             name=properties['name'].decode(),
+            gpu_driver=_gpu_driver(),
             cupy=device.xp.__version__,
             cuda_runtime=runtime.runtimeGetVersion(),
             cuda_driver=runtime.driverGetVersion())
@@ -229,6 +266,16 @@ def _cpu_name() -> str:
         return re.search(r'model name\s*: (.+)', text)[1]
     except (OSError, TypeError):
         return platform.processor() or platform.machine()
+
+
+def _gpu_driver() -> str | None:
+    try:
+        return subprocess.run(
+            ['nvidia-smi', '--query-gpu=driver_version',
+             '--format=csv,noheader'], capture_output=True, text=True,
+            check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return None
 
 
 def _blas_name() -> str:

@@ -89,9 +89,9 @@ class FunctionTimer(chainer.FunctionHook):
         self.forward_postprocess(function, in_data)
 
 
-def shares_of_a_step(kind, n_tiles, x, t, device, steps=20):
+def shares_of_a_step(kind, n_tiles, x, t, device, steps=20, clock=None):
     """Seconds of a step in each function, in Adam, and in what is left."""
-    clock = harness.Clock(device)
+    clock = clock or harness.Clock(device)
     _, run = training_step(kind, n_tiles, x, t, device)
     run(lambda part: None)
     shares = {}

@@ -70,6 +70,18 @@ def ignore_missing_cudnn() -> None:
         'ignore', 'cuDNN is not enabled', category=UserWarning)
 
 
+def ignore_missing_nccl() -> None:
+    """CuPy warns that it lacks NCCL, for which ``import chainer`` asks.
+
+    Chainer looks whether it could train on several GPUs, and CuPy, which
+    pip installs without NCCL, advises to install it. Those who use several
+    GPUs hear of it from their communicator.
+    """
+    warnings.filterwarnings(
+        'ignore', r'\s*nccl library could not be loaded',
+        category=UserWarning)
+
+
 def ready_chainer() -> None:
     """Applies every patch before the first ``import chainer``."""
     restore_numpy_sctypes()
@@ -77,3 +89,4 @@ def ready_chainer() -> None:
     forget_failed_import()
     skip_environment_check()
     ignore_missing_cudnn()
+    ignore_missing_nccl()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import chainer
 import numpy
 from chainer import backend, function_node, utils, variable
-from chainer.backends import cuda
 from chainer.utils import type_check
+
+from shared_linear import _kernels
 
 if TYPE_CHECKING:
     from chainer import Variable
@@ -49,8 +50,8 @@ class Fold(function_node.FunctionNode):
 
     def forward(self, inputs):
         x, = inputs
-        folded = fold_array(x, self.n_tiles, order=self.order)
-        return folded.astype(x.dtype, copy=False),
+        folded = fold_array(x, self.n_tiles, x.dtype, self.order)
+        return folded.astype(x.dtype, copy=False),  # of its byte order too
 
     def backward(self, indexes, grad_outputs):
         return Tile(self.n_tiles, self.order).apply(grad_outputs)
@@ -96,8 +97,9 @@ def fold_array(
     Args:
         x: Float array of shape (..., n_tiles * m), in any memory order.
         n_tiles: Number of tiles.
-        dtype: The dtype to add in, and of the result. float32 by default for
-            a float16 array, ``x.dtype`` otherwise.
+        dtype: The dtype of the result, and to add in, but for float16, which
+            is added in float32. float32 by default for a float16 array,
+            ``x.dtype`` otherwise.
         order: Permutation of the last axis that comes first, an int array of
             shape (n_tiles * m,) on the device of ``x``, or ``None``.
 
@@ -107,16 +109,18 @@ def fold_array(
     """
     if dtype is None:
         dtype = numpy.promote_types(x.dtype, numpy.float32)
+    if not isinstance(x, numpy.ndarray):
+        return _kernels.fold(x, n_tiles, dtype, order)
+    if numpy.dtype(dtype).char == 'e':
+        return fold_array(x, n_tiles, numpy.float32, order).astype(dtype)
     width = x.shape[-1] // n_tiles
     if order is not None and order.size > 0:
         shape = x.shape[:-1] + (width,)
-        gather = (
-            _gather_fold if isinstance(x, numpy.ndarray) else _gather_fold_gpu)
         rows = x.reshape(utils.size_of_shape(shape[:-1]), x.shape[-1])
-        return gather(rows, n_tiles, dtype, order).reshape(shape)
+        return _gather_fold(rows, n_tiles, dtype, order).reshape(shape)
     # Splitting an axis makes a view, whatever the strides are.
     tiles: Any = x.reshape(x.shape[:-1] + (n_tiles, width))
-    if not isinstance(tiles, numpy.ndarray) or tiles.dtype != dtype:
+    if tiles.dtype != dtype:
         # Casts as it goes; a copy of x in the wider dtype takes as long.
         return tiles.sum(axis=-2, dtype=dtype)
     if tiles.strides[-1] == tiles.itemsize:
@@ -145,39 +149,19 @@ def _gather_fold(x, n_tiles, dtype, order):
     return sums
 
 
-def _gather_fold_gpu(x, n_tiles, dtype, order):
-    """fold(x[:, order]) of a matrix, by one kernel that gathers and adds."""
-    width = order.size // n_tiles
-    sums = backend.get_array_module(x).empty((len(x), width), dtype)
-    accumulator = 'float' if sums.dtype == numpy.float16 else 'U'
-    return cuda.elementwise(
-        'raw T x, raw I order, int32 n_tiles, int32 width',
-        'U sums',
-        '''
-        const ptrdiff_t row = i / width;
-        const ptrdiff_t column = i - row * width;
-        const ptrdiff_t start = row * n_tiles * width;
-        {0} sum = 0;
-        for (int j = 0; j < n_tiles; ++j) {{
-            sum += static_cast<{0}>(x[start + order[j * width + column]]);
-        }}
-        sums = static_cast<U>(sum);
-        '''.format(accumulator),
-        'shared_linear_fold_' + accumulator,
-    )(x, order, n_tiles, width, sums)
-
-
 def tile_array(
         x: NdArray, n_tiles: int, order: NdArray | None = None) -> NdArray:
     """Repeats an array's last axis: (..., m) -> (..., n_tiles * m)."""
+    groups = None
     if order is not None and order.size > 0:
-        return x.take(find_groups(order, n_tiles), axis=-1)
-    if isinstance(x, numpy.ndarray):
-        # One block copy a tile; numpy.tile copies its input first.
-        tiles = numpy.repeat(x[..., None, :], n_tiles, axis=-2)
-        return tiles.reshape(x.shape[:-1] + (n_tiles * x.shape[-1],))
-    xp = backend.get_array_module(x)
-    return xp.tile(x, n_tiles)
+        groups = find_groups(order, n_tiles)
+    if not isinstance(x, numpy.ndarray):
+        return _kernels.tile(x, n_tiles, groups)
+    if groups is not None:
+        return x.take(groups, axis=-1)
+    # One block copy a tile; numpy.tile copies its input first.
+    tiles = numpy.repeat(x[..., None, :], n_tiles, axis=-2)
+    return tiles.reshape(x.shape[:-1] + (n_tiles * x.shape[-1],))
 
 
 def find_groups(order: NdArray, n_tiles: int) -> NdArray:

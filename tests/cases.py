@@ -17,6 +17,25 @@ TOLERANCES = {
     'd': {'atol': 1e-9, 'rtol': 1e-7},
 }
 
+# Of an array, others of its shape, whose elements lie otherwise.
+LAYOUTS = {
+    'C': lambda xp, x: x,
+    'F': lambda xp, x: xp.asfortranarray(x),
+    'reversed': lambda xp, x: x[..., ::-1],
+    'rows reversed': lambda xp, x: x[::-1],
+    'broadcast rows': lambda xp, x: xp.broadcast_to(x[:1], x.shape),
+    'broadcast': lambda xp, x: xp.broadcast_to(x[:1, ..., :1], x.shape),
+    'every second': lambda xp, x: xp.repeat(x, 2, axis=-1)[..., ::2],
+    'every second row': lambda xp, x: xp.repeat(x, 2, axis=0)[::2],
+    'a part': lambda xp, x: xp.concatenate([x, x], axis=-1)[
+        ..., x.shape[-1] // 2:][..., :x.shape[-1]],
+    'a wider row': lambda xp, x: xp.concatenate(
+        [x, x[..., :1]], axis=-1)[..., :-1],
+    'from the third': lambda xp, x: xp.concatenate(
+        [x[..., :3], x], axis=-1)[..., 3:],
+    'axes swapped': lambda xp, x: x.swapaxes(0, -2).copy().swapaxes(0, -2),
+}
+
 
 class ThreeDraws:
 

@@ -1,16 +1,25 @@
 """Each benchmark runs, small, and writes what a figure depends on."""
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy
 import pytest
+from nvrtc import compile_cuda
 
-from benchmarks import harness
+from benchmarks import gpu_layer, harness
+
+from chainer.backends import cuda  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
+    'gpu_layer': [
+        '--device', '@numpy', '--batch', '4', '--in-size', '16',
+        '--out-size', '5', '--n-tiles', '2', '--mib', '1', '--copy-mib', '1',
+        '--product-size', '8', '--rotated-mib', '1', '--seconds', '0'],
+    'gpu_step': ['--device', '@numpy', '--batch', '2', '--steps', '2'],
     'layer_speed': [
         '--size', '12,5', '--batch', '2', '--n-tiles', '3', '--seconds', '0'],
     'mixed_speed': [
@@ -41,7 +50,48 @@ def test_unknown_device_is_one_clear_error(capsys):
     with pytest.raises(SystemExit) as stop:
         harness.parse_args('A benchmark.', ['--device', '@nonsense'])
     assert stop.value.code == 2
-    assert 'cannot use the device @nonsense' in capsys.readouterr().err
+    assert 'error: --device @nonsense: no such device' in (
+        capsys.readouterr().err)
+
+
+@pytest.mark.parametrize('name', ['gpu_layer', 'gpu_step'])
+def test_no_gpu_is_one_clear_error(name):
+    if cuda.available:
+        pytest.skip('needs a machine without CuPy')
+    done = subprocess.run(
+        [sys.executable, ROOT / 'benchmarks' / (name + '.py')],
+        capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(
+        name + '.py: error: --device @cupy:0 needs CuPy')
+
+
+def test_a_gpu_can_be_held_up():
+    said, ptx = compile_cuda(harness.HOLD, ('-arch=compute_90',))
+    assert (said, ptx.count('globaltimer')) == ('', 2)
+
+
+@pytest.mark.parametrize('flags, runs', [
+    ([], False), (['--device', '@numpy'], False), (['-d', '@cupy:0'], True)])
+def test_benchmarks_of_a_gpu_run_where_one_is_asked_for(
+        monkeypatch, capsys, flags, runs):
+    ran = []
+
+    def run(command):
+        ran.append(Path(command[1]).stem)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, 'run', run)
+    monkeypatch.setattr(sys, 'argv', ['benchmarks', *flags])
+    runpy.run_module('benchmarks.__main__', run_name='__main__')
+    assert 'layer_speed' in ran
+    assert ('gpu_layer' in ran, 'gpu_step' in ran) == (runs, runs)
+
+
+def test_floor_of_a_layer():
+    """Its products, and x, gx, y twice and gy over the bandwidth."""
+    assert gpu_layer.floor_seconds(2, 10, 6, 4, 4, 96) == (
+        2 + 4 * (60 + 60 + 40 + 40 + 40) / 96)
 
 
 def test_wrong_result_stops_the_benchmark():

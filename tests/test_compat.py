@@ -68,7 +68,8 @@ def test_after_a_failed_import_of_chainer():
     """As in a notebook, whose first cell failed."""
     error, done = run(FAIL_FIRST, 'import shared_linear', USE)
     assert error in (
-        'AttributeError', 'ModuleNotFoundError', 'DeprecationWarning')
+        'AttributeError', 'ModuleNotFoundError', 'DeprecationWarning',
+        'UserWarning')  # the last where CuPy is, which has no cuDNN
     assert done == 'done'
 
 
@@ -183,6 +184,28 @@ def test_missing_cudnn_is_no_news():
     cuda.check_cuda_available()
     print('silent')
     """) == ['silent']
+
+
+def test_missing_nccl_is_no_news():
+    """Chainer asks CuPy for it while it is imported."""
+    assert run(CUPY_14, """
+    import warnings
+
+    def warn(self):
+        asked.append('nccl')
+        warnings.warn('\\nnccl library could not be loaded.\\n\\nReason: ...')
+        raise ImportError('nccl')
+
+    asked = []
+    type(cupy.cuda).nccl = property(warn)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        import shared_linear
+        from chainer.training.updaters import multiprocess_parallel_updater
+    assert not [w for w in caught if 'nccl' in str(w.message)], caught
+    assert not multiprocess_parallel_updater._available
+    print(*asked)
+    """) == ['nccl']
 
 
 def test_other_warnings_are_left_as_they_are():

@@ -81,7 +81,8 @@ def _uninitialize(param: chainer.Parameter, grad: Any,
 def _random_states() -> Iterator[None]:
     legacy, python = numpy.random.get_state(), random.getstate()
     device = before = None
-    if cuda.available:
+    # CuPy may be there without a GPU: a cluster's login node, say.
+    if cuda.available and cuda.cupy.cuda.is_available():
         # CuPy's state cannot be read; another generator takes its place.
         device = cuda.cupy.cuda.Device()
         before = cuda.cupy.random.get_random_state()

@@ -34,6 +34,8 @@ def test_learns_what_the_cpu_learns(run, tmp_path):
         numpy.testing.assert_allclose(
             *[[entry[key] for entry in log if key in entry] for log in logs],
             rtol=1e-3)
+    accuracies = [log[-1]['validation/main/accuracy'] for log in logs]
+    assert accuracies[1] == pytest.approx(accuracies[0], abs=.02)
 
 
 def test_goes_on_from_a_snapshot_of_either_device(run, tmp_path):

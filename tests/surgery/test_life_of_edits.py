@@ -1,12 +1,14 @@
 """Edits hold in copies, pickles, files, containers, and on every device."""
 import copy
 import pickle
+import types
 
 import chainer
 import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.backends import cuda
 from networks import (
     CNN,
     MLP,
@@ -297,6 +299,22 @@ def test_another_device():
         chainer.get_device('@numpy').send(got.array), y, rtol=1e-5)
     surgery.insert_after(model, '/ReLU', Bias(1.))
     assert len(surgery.edits(model)) == 5
+
+
+def test_cupy_without_a_gpu(monkeypatch):
+    """As on a cluster's login node, where CuPy is and no driver."""
+    def no_driver():
+        raise RuntimeError('cudaErrorInsufficientDriver')
+
+    monkeypatch.setattr(cuda, 'available', True)
+    monkeypatch.setattr(cuda, 'cupy', types.SimpleNamespace(
+        get_array_module=lambda *arrays: np,
+        cuda=types.SimpleNamespace(
+            Device=no_driver, is_available=lambda: False)))
+    model = MLP()
+    surgery.insert_after(model, '/ReLU', Bias(1.), x=vectors())
+    assert len(surgery.edits(model)) == 1
+    assert surgery.trace(model, vectors()) is not None
 
 
 def test_printing_names_the_layers():
