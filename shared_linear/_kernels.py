@@ -2,7 +2,8 @@
 
 A thread makes one packet of a fold, or reads one packet to tile. A packet is
 the 16 bytes of an access at most, and where the layout has less in a row, or
-an order picks single values, it is less.
+an order picks single values, it is less. A place in an order that is negative
+is the complement of that of a value to be subtracted.
 """
 from __future__ import annotations
 
@@ -69,24 +70,25 @@ template <typename T> __device__ void store(
     }
 }
 
-__device__ long long ordered(const int* order, long long place) {
-    return ORDERED ? order[place] : place;
-}
-
 // Loads before it adds: so many accesses are in flight together.
 template <int TILES> __device__ void add(
         const char* row, const int* order, long long place, long long width,
         long long step, SUM* sums) {
     Packet<IN> packets[TILES];
+    bool negative[TILES];
 #pragma unroll
     for (int i = 0; i < TILES; ++i) {
-        packets[i] = load<IN>(row + ordered(order, place + i * width) * step);
+        long long from = place + i * width;
+        if (ORDERED) from = order[from];
+        negative[i] = ORDERED && from < 0;
+        packets[i] = load<IN>(row + (negative[i] ? ~from : from) * step);
     }
 #pragma unroll
     for (int i = 0; i < TILES; ++i) {
 #pragma unroll
         for (int k = 0; k < VALUES; ++k) {
-            sums[k] += static_cast<SUM>(packets[i].values[k]);
+            const SUM value = static_cast<SUM>(packets[i].values[k]);
+            sums[k] += negative[i] ? -value : value;
         }
     }
 }
@@ -180,6 +182,19 @@ def tile(x: NdArray, n_tiles: int, groups: NdArray | None) -> NdArray:
         else:
             _launch('shared_linear_fold', x, tiled, shape, 1, groups)
     return tiled
+
+
+def gather(x: NdArray, order: NdArray, dtype: Any) -> NdArray:
+    """Adds values of a row: y[:, c] = sum_t +-x[:, order[t, c]].
+
+    A negative place in the order is the complement of one to subtract.
+    """
+    n_terms, width = order.shape
+    shape = len(x), width
+    with cuda.get_device_from_array(x):
+        sums = _empty(shape, dtype, x)
+        _launch('shared_linear_fold', x, sums, shape, n_terms, order)
+    return sums
 
 
 def _is_transposed(x):

@@ -17,7 +17,7 @@ import numpy
 from chainer import backend, variable
 from chainer.backends import cuda
 
-from shared_linear import tiling
+from shared_linear import _kernels, tiling
 
 if TYPE_CHECKING:
     from chainer.types import NdArray
@@ -106,7 +106,11 @@ class Mixing:
 
 
 class _Plan(NamedTuple):
-    """Where the gathers of a fold and of its transpose read."""
+    """The gathers of a fold and of its transpose.
+
+    Each is the order of a fold: an array (a, b) of the places where the
+    values lie that are added over the first axis.
+    """
 
     fold: Any
     tile: Any
@@ -114,33 +118,33 @@ class _Plan(NamedTuple):
 
 @functools.lru_cache(MAX_PLANS)
 def _plan_on_cpu(mixing, in_size):
-    """Rows of a table: first all as they are, then all negated."""
+    """Sums lie as (m, k). Behind the values of a table they lie negated."""
+    n, k = mixing.n_tiles, mixing.n_blocks
+    width = in_size // n
     permutations, signs = mixing.permutations(in_size)
     columns, signs_of_inputs = mixing.groups(in_size)
-    k = mixing.n_blocks
-    rows = columns.astype(numpy.intp) * k + numpy.arange(k)[:, None]
-    n_rows = in_size // mixing.n_tiles * k
+    fold = permutations + in_size * (signs < 0).astype(numpy.intp)
+    tile = columns * k + numpy.arange(k)[:, None]
     return _Plan(
-        permutations + in_size * (signs < 0).astype(numpy.intp),
-        rows + n_rows * (signs_of_inputs < 0))
+        fold.reshape(k, n, width).transpose(1, 2, 0).reshape(n, width * k),
+        tile + width * k * (signs_of_inputs < 0).astype(numpy.intp))
 
 
 @functools.lru_cache(MAX_PLANS)
 def _plan_on_gpu(mixing, in_size, device_id):
-    """Places, int32, those to be negated as their bitwise complement."""
+    """Sums lie as (k, m). Places of negated values are complements."""
+    n, k = mixing.n_tiles, mixing.n_blocks
+    width = in_size // n
     permutations, signs = mixing.permutations(in_size)
     columns, signs_of_inputs = mixing.groups(in_size)
-    width = in_size // mixing.n_tiles
-    places = columns + width * numpy.arange(
-        mixing.n_blocks, dtype=numpy.int32)[:, None]
+    fold = numpy.where(signs < 0, ~permutations, permutations)
+    tile = columns + width * numpy.arange(k, dtype=numpy.int32)[:, None]
+    tile = numpy.where(signs_of_inputs < 0, ~tile, tile)
     with cuda.get_device_from_id(device_id):
-        return _Plan(
-            cuda.cupy.asarray(_complement(permutations, signs < 0)),
-            cuda.cupy.asarray(_complement(places, signs_of_inputs < 0)))
-
-
-def _complement(places, negated):
-    return numpy.where(negated, ~places, places).astype(numpy.int32)
+        return _Plan(*(
+            cuda.cupy.asarray(order, numpy.int32) for order in (
+                fold.reshape(k, n, width).transpose(1, 0, 2).reshape(
+                    n, k * width), tile)))
 
 
 def fold_blocks(x: NdArray, mixing: Mixing, dtype: Any) -> NdArray:
@@ -149,7 +153,8 @@ def fold_blocks(x: NdArray, mixing: Mixing, dtype: Any) -> NdArray:
     Args:
         x: Inputs of shape (B, n * m).
         mixing: Which of them share.
-        dtype: The dtype to add in, and of the result.
+        dtype: The dtype of the result, and to add in, but for float16, which
+            is added in float32.
 
     Returns:
         Matrix of shape (k * B, m). On the CPU the rows of a block follow each
@@ -157,9 +162,15 @@ def fold_blocks(x: NdArray, mixing: Mixing, dtype: Any) -> NdArray:
         :func:`split_blocks`.
 
     """
+    batch_size, in_size = x.shape
+    k, width = mixing.n_blocks, in_size // mixing.n_tiles
     if isinstance(x, numpy.ndarray):
-        return _fold_on_cpu(x, mixing, dtype)
-    return _fold_on_gpu(x, mixing, dtype)
+        z = numpy.empty((width * k, batch_size), dtype)
+        _gather(x.T, _plan_on_cpu(mixing, in_size).fold, z)
+        return z.reshape(width, k * batch_size).T
+    z = _kernels.gather(
+        x, _plan_on_gpu(mixing, in_size, x.device.id).fold, dtype)
+    return z.reshape(batch_size * k, width)
 
 
 def tile_product(
@@ -176,9 +187,16 @@ def tile_product(
         Array of shape (B, n * m).
 
     """
+    k, width = mixing.n_blocks, W.shape[1]
+    in_size, batch_size = mixing.n_tiles * width, len(gy) // k
     if isinstance(gy, numpy.ndarray):
-        return _tile_on_cpu(W.T.dot(gy.T), mixing, dtype)
-    return _tile_on_gpu(gy.dot(W), mixing, dtype)
+        gz = W.T.dot(gy.T).reshape(width * k, batch_size)
+        gx = numpy.empty((batch_size, in_size), dtype)
+        _gather(gz, _plan_on_cpu(mixing, in_size).tile, gx.T)
+        return gx
+    gz = gy.dot(W).reshape(batch_size, k * width)
+    return _kernels.gather(
+        gz, _plan_on_gpu(mixing, in_size, gz.device.id).tile, dtype)
 
 
 def split_blocks(y: NdArray, n_blocks: int) -> NdArray:
@@ -199,48 +217,44 @@ def join_blocks(y: NdArray, n_blocks: int) -> NdArray:
     return y.reshape(shape)
 
 
-def _fold_on_cpu(x, mixing, dtype):
-    """A gather of rows of x^T copies whole runs of the batch.
+def _gather(source, order, sums):
+    """Adds rows of a matrix: sums[c] = sum_t +-source[order[t, c]].
 
-    The rows lie in a table beside their negatives, so that the signs cost
-    nothing more.
+    The columns are the examples, so that a gather copies whole runs of them.
+    The rows lie in a table beside their negatives: signs cost nothing more.
     """
-    batch_size, in_size = x.shape
-    n, k = mixing.n_tiles, mixing.n_blocks
-    width = in_size // n
-    plan = _plan_on_cpu(mixing, in_size)
-    z = numpy.empty((width, k, batch_size), dtype)
-    for start, stop in _slices(batch_size, in_size * z.itemsize):
-        size = stop - start
-        table = _with_negatives(x[start:stop].T, dtype)
-        rows = _scratch.take('rows', (in_size, size), dtype)
-        for j in range(k):
-            # The plan is known to be good: 'clip' skips a check.
-            table.take(plan.fold[j], axis=0, mode='clip', out=rows)
-            z[:, j, start:stop] = _add(rows, n)
-    return z.reshape(width, k * batch_size).T
+    n_sources, batch_size = source.shape
+    n_terms, n_sums = order.shape
+    dtype = numpy.promote_types(source.dtype, sums.dtype)
+    rows = max(
+        MIN_ROWS,
+        GATHER_BYTES // max(1, max(n_sources, n_sums) * dtype.itemsize))
+    for start in range(0, batch_size, rows):
+        batch = source[:, start:start + rows]
+        size = batch.shape[1]
+        table = _scratch.take('table', (2 * n_sources, size), dtype)
+        table[:n_sources] = batch
+        numpy.negative(table[:n_sources], out=table[n_sources:])
+        step = max(1, GATHER_BYTES // (n_terms * size * dtype.itemsize))
+        terms = _scratch.take('terms', (n_terms * step, size), dtype)
+        for first in range(0, n_sums, step):
+            places = order[:, first:first + step].ravel()
+            gathered = terms[:places.size]
+            # The order is known to be good: 'clip' skips a check.
+            table.take(places, axis=0, mode='clip', out=gathered)
+            sums[first:first + step, start:start + rows] = _add(
+                gathered, n_terms)
 
 
-def _tile_on_cpu(gz, mixing, dtype):
-    width = len(gz)
-    n, k = mixing.n_tiles, mixing.n_blocks
-    in_size, batch_size = n * width, gz.shape[1] // k
-    plan = _plan_on_cpu(mixing, in_size)
-    gz = gz.reshape(width, k, batch_size)
-    gx = numpy.empty((batch_size, in_size), dtype)
-    for start, stop in _slices(batch_size, in_size * gz.itemsize):
-        size = stop - start
-        table = _with_negatives(gz[:, :, start:stop], gz.dtype)
-        sums = _scratch.take('sums', (in_size, size), gz.dtype)
-        step = max(1, GATHER_BYTES // (k * size * gz.itemsize))
-        buffer = _scratch.take('rows', (k * step, size), gz.dtype)
-        for first in range(0, in_size, step):
-            places = plan.tile[:, first:first + step].ravel()
-            rows = buffer[:places.size]
-            table.take(places, axis=0, mode='clip', out=rows)
-            sums[first:first + step] = _add(rows, k)
-        gx[start:stop] = sums.T
-    return gx
+def _add(rows, n):
+    """The sum of n matrices that lie below each other; BLAS reads each once.
+    """
+    if n == 1:
+        return rows
+    height, size = len(rows) // n, rows.shape[1]
+    sums = numpy.matmul(
+        numpy.ones((1, n), rows.dtype), rows.reshape(n, height * size))
+    return sums.reshape(height, size)
 
 
 class _Scratch(threading.local):
@@ -257,7 +271,7 @@ class _Scratch(threading.local):
     def take(self, name: str, shape: tuple[int, int], dtype: Any) -> NdArray:
         """An array whose content is whatever was left in it."""
         size = shape[0] * shape[1]
-        if size * numpy.dtype(dtype).itemsize > SCRATCH_BYTES:
+        if size * dtype.itemsize > SCRATCH_BYTES:
             return numpy.empty(shape, dtype)
         if name not in self._buffers:
             self._buffers[name] = numpy.empty(SCRATCH_BYTES, numpy.uint8)
@@ -265,90 +279,6 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
-
-
-def _slices(batch_size, row_bytes):
-    rows = max(MIN_ROWS, GATHER_BYTES // max(1, row_bytes))
-    for start in range(0, batch_size, rows):
-        yield start, min(start + rows, batch_size)
-
-
-def _with_negatives(array, dtype):
-    """The rows of an array, and behind them the same rows negated."""
-    size = array.shape[-1]
-    n_rows = array.size // size
-    table = _scratch.take('table', (2 * n_rows, size), dtype)
-    table[:n_rows].reshape(array.shape)[...] = array
-    numpy.negative(table[:n_rows], out=table[n_rows:])
-    return table
-
-
-def _add(rows, n):
-    """The sum of n matrices that lie below each other; BLAS reads each once.
-    """
-    height, size = len(rows) // n, rows.shape[1]
-    if n == 1:
-        return rows
-    sums = numpy.matmul(
-        numpy.ones((1, n), rows.dtype), rows.reshape(n, height * size))
-    return sums.reshape(height, size)
-
-
-def _fold_on_gpu(x, mixing, dtype):
-    batch_size, in_size = x.shape
-    n, k = mixing.n_tiles, mixing.n_blocks
-    width = in_size // n
-    z = cuda.cupy.empty((k * batch_size, width), dtype)
-    accumulator = _accumulator(z.dtype)
-    return cuda.elementwise(
-        'raw T x, raw int32 places, int32 n_tiles, int32 width, int32 k',
-        'U z',
-        '''
-        const ptrdiff_t column = i % width;
-        const ptrdiff_t block = i / width % k;
-        const ptrdiff_t in_size = (ptrdiff_t)n_tiles * width;
-        const ptrdiff_t start = i / width / k * in_size;
-        {0} sum = 0;
-        for (int t = 0; t < n_tiles; ++t) {{
-            const int place = places[block * in_size + t * width + column];
-            const {0} value = static_cast<{0}>(
-                x[start + (place < 0 ? ~place : place)]);
-            sum += place < 0 ? -value : value;
-        }}
-        z = static_cast<U>(sum);
-        '''.format(accumulator),
-        'shared_linear_fold_blocks_' + accumulator,
-    )(x, _plan_on_gpu(mixing, in_size, x.device.id).fold, n, width, k, z)
-
-
-def _tile_on_gpu(gz, mixing, dtype):
-    width = gz.shape[1]
-    n, k = mixing.n_tiles, mixing.n_blocks
-    in_size = n * width
-    gx = cuda.cupy.empty((len(gz) // k, in_size), dtype)
-    accumulator = _accumulator(gz.dtype)
-    return cuda.elementwise(
-        'raw T gz, raw int32 places, int32 in_size, int32 width, int32 k',
-        'U gx',
-        '''
-        const ptrdiff_t input = i % in_size;
-        const ptrdiff_t start = i / in_size * k * width;
-        {0} sum = 0;
-        for (int j = 0; j < k; ++j) {{
-            const int place = places[(ptrdiff_t)j * in_size + input];
-            const {0} value = static_cast<{0}>(
-                gz[start + (place < 0 ? ~place : place)]);
-            sum += place < 0 ? -value : value;
-        }}
-        gx = static_cast<U>(sum);
-        '''.format(accumulator),
-        'shared_linear_tile_blocks_' + accumulator,
-    )(gz, _plan_on_gpu(mixing, in_size, gz.device.id).tile,
-      in_size, width, k, gx)
-
-
-def _accumulator(dtype):
-    return 'double' if dtype == numpy.float64 else 'float'
 
 
 def check_n_blocks(n_blocks: Any) -> int:

@@ -3,18 +3,21 @@
 NVRTC compiles CUDA for any GPU on any machine. And what the threads of a
 kernel do, one after another, a C++ compiler can do too.
 """
+import contextlib
 import ctypes
 import functools
 import itertools
 import shutil
 import subprocess
+import types
 
 import cases
 import numpy
 import pytest
+import reference
 from nvrtc import compile_cuda
 
-from shared_linear import _kernels
+from shared_linear import _kernels, mixing
 
 GATHERS = [False, True]
 TILES = [1, 2, 3, 7, 8, 10, 29]
@@ -274,6 +277,43 @@ def test_an_order_of_other_ints(launches):
     order = numpy.random.permutation(24)[::2].argsort()
     x = draw(5, 12)
     assert_folded(_kernels.fold(x, 3, x.dtype, order), x, 3, order)
+
+
+@pytest.mark.parametrize('layout', sorted(cases.LAYOUTS))
+@pytest.mark.parametrize('dtype', 'efd')
+def test_gather_with_signs(launches, dtype, layout):
+    """The places of what is subtracted are complements."""
+    x = cases.LAYOUTS[layout](numpy, draw(5, 24, dtype=dtype))
+    for n_terms, width in itertools.product(TILES, [1, 5, 32]):
+        places = numpy.random.randint(24, size=(n_terms, width), dtype='i')
+        signs = numpy.random.choice([-1, 1], size=places.shape)
+        sums = _kernels.gather(
+            x, numpy.where(signs < 0, ~places, places), x.dtype)
+        expected = numpy.einsum(
+            'btc,tc->bc', x.astype('d')[:, places], signs)
+        numpy.testing.assert_allclose(
+            sums.astype('d'), expected, rtol=TOLERANCES[dtype],
+            atol=n_terms * TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize('n_blocks', [1, 3])
+@pytest.mark.parametrize('n_tiles', [1, 4])
+def test_plans_of_mixed_sharing(launches, monkeypatch, n_tiles, n_blocks):
+    """A GPU's gathers, and both layouts of the blocks, make the layer."""
+    cupy = types.SimpleNamespace(asarray=numpy.asarray)
+    monkeypatch.setattr(mixing.cuda, 'cupy', cupy, raising=False)
+    monkeypatch.setattr(
+        mixing.cuda, 'get_device_from_id', lambda _: contextlib.nullcontext())
+    mix = mixing.Mixing(n_tiles, n_blocks, 7)
+    plan = mixing._plan_on_gpu.__wrapped__(mix, 24, 0)
+    x, W, gy = draw(5, 24), draw(2, 24 // n_tiles), draw(5, 2 * n_blocks)
+    V = reference.mixed_weight(W, n_tiles, n_blocks, 7)
+    z = _kernels.gather(x, plan.fold, x.dtype).reshape(5 * n_blocks, -1)
+    numpy.testing.assert_allclose(
+        (z @ W.T).reshape(5, -1), x @ V.T, rtol=1e-4, atol=1e-5)
+    gz = (gy.reshape(5 * n_blocks, 2) @ W).reshape(5, -1)
+    numpy.testing.assert_allclose(
+        _kernels.gather(gz, plan.tile, x.dtype), gy @ V, rtol=1e-4, atol=1e-5)
 
 
 def test_float16_is_added_in_float32(launches):
