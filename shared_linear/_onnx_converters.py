@@ -25,6 +25,7 @@ from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 
 from shared_linear import _onnx_compat
 from shared_linear.function import SharedLinearFunction
+from shared_linear.mixed_function import MixedLinearFunction
 from shared_linear.tiling import Fold, Tile
 
 if TYPE_CHECKING:
@@ -85,6 +86,14 @@ class _Nodes:
         tiles = self.add('Reshape', name, self.shape(shape, 'tiles'))
         return self.add('ReduceSum', tiles, axes=[len(axes)], keepdims=0)
 
+    def gemm(
+            self, a: str, b: str, bias: Sequence[str], dtype: Any,
+            **transposed: int) -> str:
+        if not bias and self.params.opset_version < 11:
+            # Until then Gemm wants a bias. It may be a single number.
+            bias = [self.constant(numpy.zeros(1, dtype), 'bias')]
+        return self.add('Gemm', a, b, *bias, **transposed)
+
     def finished(self, last: str) -> Any:
         """The nodes, of which the last gives the function's output."""
         if last in self.params.input_names:
@@ -103,11 +112,48 @@ def _convert_shared_linear(params: Any) -> Any:
         nodes.cast(name, source, dtype)
         for name, source in zip(
             params.input_names, nodes.dtypes, strict=True))
-    x = nodes.fold(x)
-    if not b and params.opset_version < 11:
-        # Until then Gemm wants a bias. It may be a single number.
-        b = [nodes.constant(numpy.zeros(1, dtype), 'bias')]
-    y = nodes.add('Gemm', x, W, *b, transB=1)
+    y = nodes.gemm(nodes.fold(x), W, b, dtype, transB=1)
+    return nodes.finished(nodes.cast(y, dtype, nodes.dtypes[0]))
+
+
+def _convert_mixed_linear(params: Any) -> Any:
+    """y = concat_j W fold(s_j * x[:, p_j])^T + b.
+
+    One gather of rows of x^T makes the tiles of all blocks: a runtime copies
+    a row in one go, and the columns of x number by number. Those whose sign
+    is negative are gathered from -x^T, so that no signs are stored.
+    """
+    nodes = _Nodes(params)
+    dtype = numpy.result_type(*nodes.dtypes[:2], numpy.float32)
+    x, W, *b = (
+        nodes.cast(name, source, dtype)
+        for name, source in zip(
+            params.input_names, nodes.dtypes, strict=True))
+    mixing = params.func.mixing
+    n, k = mixing.n_tiles, mixing.n_blocks
+    in_size = params.func.inputs[0].shape[1]
+    height = params.func.inputs[1].shape[0]
+    if 0 in (in_size, height):
+        raise ValueError('a weight of no elements has no blocks there')
+    rows, signs = mixing.permutations(in_size)
+    table = nodes.add('Transpose', x, perm=[1, 0])
+    if (signs < 0).any():
+        table = nodes.add('Concat', table, nodes.add('Neg', table), axis=0)
+        rows = numpy.where(signs < 0, rows + in_size, rows)
+    shape = [*([k] if k > 1 else []), *([n] if n > 1 else []), in_size // n]
+    z = nodes.add('Gather', table, nodes.constant(
+        rows.astype(numpy.int32).reshape(shape), 'rows'), axis=0)
+    if n > 1:
+        z = nodes.add('ReduceSum', z, axes=[len(shape) - 2], keepdims=0)
+    if k == 1:
+        y = nodes.gemm(z, W, b, dtype, transA=1, transB=1)
+    else:
+        y = nodes.add(
+            'Transpose', nodes.add('MatMul', W, z), perm=[2, 0, 1])
+        # 0 stands for the batch size.
+        y = nodes.add('Reshape', y, nodes.shape([0, k * height], 'blocks'))
+        if b:
+            y = nodes.add('Add', y, *b)
     return nodes.finished(nodes.cast(y, dtype, nodes.dtypes[0]))
 
 
@@ -186,6 +232,7 @@ CONVERTERS: dict[str, Converter] = {
         (Fold, _convert_fold),
         (GetItem, _onnx_compat.convert_get_item),
         (MaxPoolingND, _onnx_compat.convert_max_pooling),
+        (MixedLinearFunction, _convert_mixed_linear),
         (Permutate, _onnx_compat.convert_permutate),
         (SharedLinearFunction, _convert_shared_linear),
         (Tile, _convert_tile),

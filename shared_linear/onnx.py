@@ -368,7 +368,10 @@ def export(
     which is ``Reshape`` to :math:`(B, n, m)`, ``ReduceSum`` over the tiles
     and ``Gemm``, for both methods of :func:`shared_linear`. The file holds
     :math:`W` once, as it is, of shape :math:`(M, m)`: :math:`n` times less
-    than a dense layer.
+    than a dense layer. :class:`MixedLinear` becomes a gather, a sum over the
+    tiles and one product for all blocks. Its :math:`W` is stored once, too,
+    and beside it are the permutations, which ONNX cannot make from a seed:
+    an int32 for each input in each block, in whose place the sign is.
 
     The first axis of the inputs and outputs is named ``batch`` and may have
     any size, whatever it is in ``x``. To find where the batch size enters,
