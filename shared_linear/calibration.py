@@ -230,11 +230,11 @@ class _Block(NamedTuple):
 
 def nearest_weight(W: Array, mixing: Mixing) -> Array:
     """The shared weight (o / k, m) nearest to a dense one, in the squares."""
-    blocks = [
-        add_rows((signs * V).T, groups) for groups, signs, V in zip(
+    folded = [
+        add_rows((signs * V).T, groups).T for groups, signs, V in zip(
             *mixing.groups(W.shape[1]), numpy.split(W, mixing.n_blocks),
             strict=True)]
-    return sum(blocks).T / (mixing.n_tiles * mixing.n_blocks)
+    return numpy.mean(folded, axis=0) / mixing.n_tiles
 
 
 def measure(x: Any, in_size: int | None = None) -> Moments:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 GATHER_BYTES = 2 ** 19
 # Fewer examples than this make the copies of a gather too short.
 MIN_ROWS = 64
+# What a thread keeps for each of its buffers.
+SCRATCH_BYTES = 2 ** 22
 # Permutations of as many layers are kept between calls.
 MAX_PLANS = 64
 
@@ -77,8 +80,9 @@ class Mixing:
             permutations[j] = random.random_sample(in_size).argsort(
                 kind='stable')
             signs[j] = numpy.where(random.random_sample(in_size) < .5, -1, 1)
-        if self.order is not None:
-            permutations[0] = self.order_array
+        order = self.order_array
+        if order is not None:
+            permutations[0] = order
             signs[0] = 1
         return permutations, signs
 
@@ -209,11 +213,11 @@ def _fold_on_cpu(x, mixing, dtype):
     for start, stop in _slices(batch_size, in_size * z.itemsize):
         size = stop - start
         table = _with_negatives(x[start:stop].T, dtype)
+        rows = _scratch.take('rows', (in_size, size), dtype)
         for j in range(k):
             # The plan is known to be good: 'clip' skips a check.
-            rows = table.take(plan.fold[j], axis=0, mode='clip')
-            z[:, j, start:stop] = _add(
-                rows.reshape(n, width * size)).reshape(width, size)
+            table.take(plan.fold[j], axis=0, mode='clip', out=rows)
+            z[:, j, start:stop] = _add(rows, n)
     return z.reshape(width, k * batch_size).T
 
 
@@ -227,16 +231,40 @@ def _tile_on_cpu(gz, mixing, dtype):
     for start, stop in _slices(batch_size, in_size * gz.itemsize):
         size = stop - start
         table = _with_negatives(gz[:, :, start:stop], gz.dtype)
-        sums = numpy.empty((in_size, size), gz.dtype)
+        sums = _scratch.take('sums', (in_size, size), gz.dtype)
         step = max(1, GATHER_BYTES // (k * size * gz.itemsize))
+        buffer = _scratch.take('rows', (k * step, size), gz.dtype)
         for first in range(0, in_size, step):
-            places = plan.tile[:, first:first + step]
-            rows = table.take(places.ravel(), axis=0, mode='clip')
-            sums[first:first + step] = _add(
-                rows.reshape(k, places.shape[1] * size)
-            ).reshape(places.shape[1], size)
+            places = plan.tile[:, first:first + step].ravel()
+            rows = buffer[:places.size]
+            table.take(places, axis=0, mode='clip', out=rows)
+            sums[first:first + step] = _add(rows, k)
         gx[start:stop] = sums.T
     return gx
+
+
+class _Scratch(threading.local):
+
+    """Memory that a thread uses again and again, for what it gathers.
+
+    New memory comes from the system page by page, which takes longer than
+    the gathers.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, NdArray] = {}
+
+    def take(self, name: str, shape: tuple[int, int], dtype: Any) -> NdArray:
+        """An array whose content is whatever was left in it."""
+        size = shape[0] * shape[1]
+        if size * numpy.dtype(dtype).itemsize > SCRATCH_BYTES:
+            return numpy.empty(shape, dtype)
+        if name not in self._buffers:
+            self._buffers[name] = numpy.empty(SCRATCH_BYTES, numpy.uint8)
+        return self._buffers[name].view(dtype)[:size].reshape(shape)
+
+
+_scratch = _Scratch()
 
 
 def _slices(batch_size, row_bytes):
@@ -249,17 +277,21 @@ def _with_negatives(array, dtype):
     """The rows of an array, and behind them the same rows negated."""
     size = array.shape[-1]
     n_rows = array.size // size
-    table = numpy.empty((2 * n_rows, size), dtype)
+    table = _scratch.take('table', (2 * n_rows, size), dtype)
     table[:n_rows].reshape(array.shape)[...] = array
     numpy.negative(table[:n_rows], out=table[n_rows:])
     return table
 
 
-def _add(rows):
-    """The sum of the rows; BLAS streams each once."""
-    if len(rows) == 1:
+def _add(rows, n):
+    """The sum of n matrices that lie below each other; BLAS reads each once.
+    """
+    height, size = len(rows) // n, rows.shape[1]
+    if n == 1:
         return rows
-    return numpy.matmul(numpy.ones((1, len(rows)), rows.dtype), rows)
+    sums = numpy.matmul(
+        numpy.ones((1, n), rows.dtype), rows.reshape(n, height * size))
+    return sums.reshape(height, size)
 
 
 def _fold_on_gpu(x, mixing, dtype):

@@ -23,6 +23,7 @@ class TiledLinear(chainer.Link):
     """Holds W, of shape (out_size / n_blocks, in_size / n_tiles), and b."""
 
     order: NdArray | None
+    out_size: Any
 
     def __init__(
             self, in_size: int | None, out_size: int | None, nobias: bool,
