@@ -20,7 +20,7 @@ def mixed_outputs(link: MixedLinear, scale: Any, shift: Any) -> Weights:
     Its rows take in a scale that is the same for every block. The bias, in
     which each output has an element of its own, takes in any shift.
     """
-    W = link.W.array
+    W: Any = link.W.array
     xp = backend.get_array_module(W)
     if len(scale) != link.out_size:
         raise CannotFold(
@@ -39,7 +39,7 @@ def mixed_inputs(link: MixedLinear, scale: Any, shift: Any) -> Weights:
 
     Its columns take in a scale that is the same for all inputs of a column.
     """
-    W = link.W.array
+    W: Any = link.W.array
     xp = backend.get_array_module(W)
     mixing = link._mixing
     width = mixing.n_tiles * W.shape[1]

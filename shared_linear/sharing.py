@@ -11,6 +11,8 @@ from chainer import backend
 
 from shared_linear import calibration, capture, grouping, tiling
 from shared_linear.link import SharedLinear
+from shared_linear.mixed_link import MixedLinear
+from shared_linear.mixing import Mixing, check_seed
 from shared_linear.report import LayerReport, Report
 
 # Inputs that a model is run on at a time, and those on which it is compared
@@ -69,33 +71,46 @@ class Sharing:
         self.orders = dict.fromkeys(layers, '')
 
     def match(self, n_tiles):
-        """The number of tiles for each path."""
-        if not isinstance(n_tiles, Mapping):
-            n_tiles = tiling.check_n_tiles(n_tiles)
-            sizes = {path: self.in_size(path) for path in self.open}
-            numbers = {
-                path: n_tiles for path in self.open
-                if sizes[path] % n_tiles == 0}
-            if not numbers:
-                reasons = [
-                    tiling.describe_divisors(size, n_tiles) + ' of ' + path
-                    for path, size in sizes.items()]
-                raise ValueError('n_tiles = {} divides no input size: '.format(
-                    n_tiles) + '; '.join(reasons))
-            return numbers
-        numbers = {}
-        for pattern, number in n_tiles.items():
-            number = tiling.check_n_tiles(number)
-            for path in _matching(self.layers, pattern):
-                if path not in self.open:
-                    continue
-                size = self.in_size(path)
-                if size % number != 0:
-                    raise ValueError('{}: {}'.format(
-                        path, tiling.describe_divisors(size, number)))
-                numbers.setdefault(path, number)
+        """The number of tiles for each path that is to be shared."""
+        numbers = self._match(
+            'n_tiles', n_tiles, self.open, self.in_size, 'input')
         if not numbers:
             raise ValueError('there is no layer to share')
+        return numbers
+
+    def match_blocks(self, n_blocks, paths):
+        """The number of blocks for some of the paths that may be shared."""
+        numbers = self._match(
+            'n_blocks', n_blocks, paths,
+            lambda path: self.layers[path].out_size, 'output')
+        if not numbers:
+            raise ValueError('n_blocks is of no layer that is shared')
+        return numbers
+
+    def _match(self, name, number, paths, size_of, what):
+        if not isinstance(number, Mapping):
+            number = tiling.check_positive_int(number, name)
+            sizes = {path: size_of(path) for path in paths}
+            numbers = {
+                path: number for path in paths if sizes[path] % number == 0}
+            if not numbers:
+                reasons = [
+                    tiling.describe_divisors(size, number, name) + ' of '
+                    + path for path, size in sizes.items()]
+                raise ValueError('{} = {} divides no {} size: '.format(
+                    name, number, what) + '; '.join(reasons))
+            return numbers
+        numbers = {}
+        for pattern, one in number.items():
+            one = tiling.check_positive_int(one, name)
+            for path in _matching(self.layers, pattern):
+                if path not in paths:
+                    continue
+                size = size_of(path)
+                if size % one != 0:
+                    raise ValueError('{}: {}'.format(
+                        path, tiling.describe_divisors(size, one, name)))
+                numbers.setdefault(path, one)
         return numbers
 
     def in_size(self, path):
@@ -113,8 +128,11 @@ class Sharing:
                    else self.layers[path].out_size)
             for path in self.open}
 
-    def errors_by_n_tiles(self, seed):
-        """The relative error of each layer alone, for all numbers of tiles."""
+    def errors_by_n_tiles(self, blocks, seed):
+        """The relative error of each layer alone, for all numbers of tiles.
+
+        One tile stands for a layer that stays dense.
+        """
         errors: dict[str, dict[int, float]] = {}
         for path in self.open:
             self._check_once(path)
@@ -122,7 +140,12 @@ class Sharing:
             fit = self._fit(path, self.original)
             errors[path] = {1: 0.}
             for n_tiles in range(2, in_size + 1):
-                if in_size % n_tiles == 0:
+                if in_size % n_tiles != 0:
+                    continue
+                if blocks.get(path, 1) > 1:
+                    mixing = self._mixing(path, n_tiles, blocks, seed)
+                    errors[path][n_tiles] = fit.solve_mixed(mixing)[2]
+                else:
                     order = grouping.search_order(
                         fit, n_tiles, seed=seed,
                         n_sweeps=grouping.default_sweeps(
@@ -130,14 +153,18 @@ class Sharing:
                     errors[path][n_tiles] = fit.solve(n_tiles, order)[2]
         return errors
 
-    def share(self, numbers, refit, search):
+    def share(self, numbers, blocks, refit, search):
         for path in numbers:
             self._check_once(path)
             self.in_size(path)
         changed = False
         for path in self.layers:
             n_tiles = numbers.get(path, 1)
-            if n_tiles > 1:
+            if blocks.get(path, 1) > 1:
+                mixing = self._mixing(path, n_tiles, blocks, search['seed'])
+                self._mix_one(path, mixing, changed)
+                changed = True
+            elif n_tiles > 1:
                 self._share_one(path, n_tiles, changed, search)
                 changed = True
             elif (changed and refit and path in self.open
@@ -158,6 +185,20 @@ class Sharing:
         before = self._put_in_layer_before(path, run, order)
         if before is not None:
             self.orders[path] = 'in ' + before
+
+    def _mixing(self, path, n_tiles, blocks, seed):
+        """Layers of one seed would mix alike, so that each has its own."""
+        place = list(self.layers).index(path)
+        seed = (check_seed(seed) + place) % 2 ** 32
+        return Mixing(n_tiles, blocks[path], seed)
+
+    def _mix_one(self, path, mixing, changed):
+        fit = self._fit(path, self.new if changed else None)
+        W, b, self.errors[path] = fit.solve_mixed(mixing)
+        capture.replace_link(
+            self.new, path,
+            MixedLinear._from_arrays(self.layers[path], W, b, mixing))
+        self._run_new(path)
 
     def _refit_one(self, path):
         inputs = [
@@ -276,7 +317,7 @@ class Sharing:
                 path, self.in_size(path), link.out_size,
                 getattr(links[path], 'n_tiles', 1),
                 _count(link), _count(links[path]), float(self.errors[path]),
-                self.orders[path])
+                self.orders[path], getattr(links[path], 'n_blocks', 1))
              for path, link in self.layers.items() if self.in_sizes[path]],
             _count(self.original), _count(self.new))
 
