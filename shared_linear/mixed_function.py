@@ -71,7 +71,7 @@ class MixedLinearFunction(function_node.FunctionNode):
     def forward(self, inputs):
         self.retain_inputs((0, 1))  # b is not retained
         x, W = inputs[:2]
-        # Kept until backward: to fold again takes a sixth of a step.
+        # Kept until backward: to fold again would take a tenth of a step.
         self._folded = mixing_module.fold_blocks(
             x, self.mixing, product_dtype(x, W))
         y = mixing_module.join_blocks(
