@@ -119,6 +119,12 @@ def share_weights(
         >>> report.layers[1].parameters
         30
 
+        With blocks, for all layers:
+
+        >>> mixed, report = sl.share_weights(model, x, 4, n_blocks=5)
+        >>> mixed[0].W.shape, mixed[2].W.shape
+        ((4, 3), (1, 5))
+
     """
     _check_arguments(model, n_tiles, budget)
     x = calibration.repeatable(x)
