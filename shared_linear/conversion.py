@@ -49,8 +49,9 @@ def share_weights(
     shared by blocks of the outputs, too. Nothing is searched for: the
     permutations are random and follow from ``seed``. The weight is fitted in
     the same way, by least squares that are stacked over the blocks. There is
-    little that random blocks of a trained layer have in common, so the loss
-    is large before the new model is trained: it is where fine-tuning begins.
+    little that random blocks of a trained layer have in common: before it is
+    trained, the new model has lost more than by tiles alone of as few
+    parameters. It is where fine-tuning begins.
 
     The new model is an ordinary one: to fine-tune it, set up an optimizer
     with it.
