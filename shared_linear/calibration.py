@@ -1,6 +1,7 @@
 """The weight that fits a layer's outputs best, from real inputs."""
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -8,9 +9,6 @@ from typing import Any
 import numpy
 from chainer import backend, variable
 from chainer.dataset import iterator as iterator_module
-
-from shared_linear.swap_search import add_rows
-from shared_linear.tiling import find_groups
 
 Array = numpy.ndarray
 BATCH_SIZE = 1000
@@ -139,6 +137,7 @@ class Fit:
             raise ValueError('there are no calibration inputs')
         if not ridge > 0:
             raise ValueError('ridge must be positive, not {}'.format(ridge))
+        self.count = moments.count
         self.has_bias = has_bias
         self.W = W = W.astype(numpy.float64)
         S = moments.xx(centred=has_bias)
@@ -165,28 +164,63 @@ class Fit:
 
     def solve(
             self, n_tiles: int, order: Array | None = None,
+            scales: Array | None = None,
     ) -> tuple[Array, Array | None, float]:
         """Computes the weight (o, m), the bias (o,) and the relative error.
 
         The error is E|y - y'|^2 in units of the variance of y, on the
-        calibration inputs.
+        calibration inputs. For ``order`` and ``scales`` see
+        :func:`make_fold`.
         """
-        if order is None:
-            order = numpy.arange(len(self.S))
-        groups = find_groups(order, n_tiles)
-        A = add_rows(add_rows(self.S, groups).T, groups)
-        B = add_rows(self.C.T, groups)
+        F = make_fold(len(self.S), n_tiles, order, scales)
+        A = F @ self.S @ F.T
+        B = F @ self.C.T
         W = numpy.linalg.solve(A, B).T
-        # Without the ridge: |W - W' F|^2 = |W|^2 - 2 <W F^T, W'> + n |W'|^2.
+        # Without the ridge: |W - W' F|^2 = |W|^2 - 2 <W F^T, W'> + |W' F|^2.
         explained = 2 * (W.T * B).sum() - (W @ A * W).sum()
-        bent = 2 * (W.T * add_rows(self.W.T, groups)).sum() \
-            - n_tiles * (W * W).sum()
+        bent = 2 * (W.T * (F @ self.W.T)).sum() - (W @ (F @ F.T) * W).sum()
         residual = self.variance - explained + self.ridge * bent
         error = max(residual, 0.) / self.variance if self.variance else 0.
         if not self.has_bias:
             return W, None, error
-        b = self.y_mean - W @ add_rows(self.x_mean[:, None], groups)[:, 0]
-        return W, b, error
+        return W, self.y_mean - W @ (F @ self.x_mean), error
+
+    def scaled(self, scales: Array) -> Fit:
+        """The problem of choosing an order, for inputs times ``scales``."""
+        fit = copy.copy(self)
+        fit.S = self.S * scales * scales[:, None]
+        fit.C, fit.W = self.C * scales, self.W * scales
+        return fit
+
+    def weighted(self, M: Array) -> Fit:
+        """The problem of choosing an order, for the error E e^T M e.
+
+        It is that of the outputs L^T y, with M = L L^T. W' does not depend on
+        M, but what F is best does.
+
+        Args:
+            M: Positive definite, (o, o), with a trace of o.
+
+        """
+        fit = copy.copy(self)
+        L = numpy.linalg.cholesky(M)
+        fit.C, fit.W = L.T @ self.C, L.T @ self.W
+        return fit
+
+
+def make_fold(
+        in_size: int, n_tiles: int, order: Array | None = None,
+        scales: Array | None = None) -> Array:
+    """F (m, d): fold(x[:, order] * scales) is x F^T.
+
+    ``order`` may have an input more than once.
+    """
+    if order is None:
+        order = numpy.arange(in_size)
+    F = numpy.zeros((in_size // n_tiles, in_size))
+    groups = numpy.arange(in_size) % len(F)
+    numpy.add.at(F, (groups, order), 1. if scales is None else scales)
+    return F
 
 
 def measure(x: Any, in_size: int | None = None) -> Moments:
