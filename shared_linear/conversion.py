@@ -40,10 +40,22 @@ def share_weights(
     deep convolutional networks, 2015). The dense layers behind the first
     shared one are fitted in the same way, at no cost in parameters.
 
+    The search does not take all errors e of a layer's outputs for equal, but
+    minimises
+
+    .. math:: E |e|^2 / o + E |J e|^2 / E |J|^2,
+
+    with the number :math:`o` of the outputs and the derivative :math:`J` of
+    the model's outputs by them. It is the second-order term of the error of
+    the whole (LeCun, Denker and Solla, Optimal brain damage, 1989), and as
+    much of the plain one.
+
     Hidden units have no order. Where only element-wise functions lie between
     a layer and the one before, and nothing else needs what is between, its
     permutation is put in the rows of that layer and costs nothing. Elsewhere
-    the layer keeps it as its ``order``.
+    the layer keeps it as its ``order``. Where these functions scale with
+    their inputs, as ReLU does, the search also scales the units, by those
+    rows, and may take one twice and another one not at all.
 
     With ``n_blocks`` layers become :class:`MixedLinear`, whose weight is
     shared by blocks of the outputs, too. Nothing is searched for: the
@@ -54,18 +66,19 @@ def share_weights(
     parameters. It is where fine-tuning begins.
 
     The new model is an ordinary one: to fine-tune it, set up an optimizer
-    with it.
+    with it. Those of the original do not update it.
 
     Args:
         model (chainer.Chain or chainer.ChainList): Trained model, of which
-            copies are run on ``x``, in test mode. It is not changed, and no
+            copies are run on ``x``, and differentiated, in test mode. It is
+            not changed, and no
             statistics, gradients or random states (of Python and NumPy) are.
             Of a :class:`chainer.links.Classifier` the predictor is run.
         x: Calibration inputs of the model: an array or a Variable, a dataset
             whose examples are inputs or tuples that begin with one, a Chainer
             iterator, which is read for one epoch, or an iterator of batches.
-            They are read once for each layer; an iterator that cannot start
-            again is kept in memory. Labels are not used.
+            They are read once or twice for each layer; an iterator that cannot
+            start again is kept in memory. Labels are not used.
         n_tiles (int or dict): Number of tiles for every layer that it
             divides the input size of; or numbers by patterns of paths, such
             as ``{'/l2': 10, '/head/*': 4}``, of which the first that matches

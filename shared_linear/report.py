@@ -20,7 +20,7 @@ class LayerReport:
             on the calibration inputs, in units of the variance of y. Not a
             number where it was not measured, since the layer stayed as it
             was.
-        order (str): Where the permutation of its inputs is: ``'kept'`` in the
+        order (str): Where the choice of its inputs is: ``'kept'`` in the
             layer, ``'in /l1'`` in the rows of another, or nowhere.
         n_blocks (int): Number of blocks of the outputs that share the weight.
 
