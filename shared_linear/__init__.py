@@ -9,7 +9,10 @@ from shared_linear import _compat
 
 _compat.ready_chainer()
 
-from shared_linear import onnx  # noqa: E402
+from shared_linear import (  # noqa: E402
+    mixed_folding,  # noqa: F401  (tells surgery how)
+    onnx,
+)
 from shared_linear.conversion import share_weights  # noqa: E402
 from shared_linear.function import (  # noqa: E402
     SharedLinearFunction,

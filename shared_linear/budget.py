@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # Parameters, sum of errors, number of tiles by path.
 Choice = tuple[int, float, dict[str, int]]
@@ -13,6 +13,7 @@ def allot(
         n_parameters: int,
         out_sizes: dict[str, tuple[int, int]],
         errors: dict[str, dict[int, float]],
+        n_blocks: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """Chooses the numbers of tiles with the least sum of errors.
 
@@ -24,6 +25,8 @@ def allot(
         n_parameters: Parameters of the dense model.
         out_sizes: Outputs and elements of the bias of each layer.
         errors: Relative error of each layer by the number of tiles.
+        n_blocks: Number of blocks that share a weight, where it is not 1, in
+            layers of more than one tile.
 
     Returns:
         Number of tiles of each layer.
@@ -37,9 +40,11 @@ def allot(
     for path, by_n_tiles in errors.items():
         out_size, bias_size = out_sizes[path]
         in_size = max(by_n_tiles)
+        height = out_size // (n_blocks or {}).get(path, 1)
         dense += out_size * in_size + bias_size
         choices = _undominated(
-            (size + out_size * (in_size // n_tiles) + bias_size,
+            (size + bias_size
+             + (height if n_tiles > 1 else out_size) * (in_size // n_tiles),
              total + error, {**numbers, path: n_tiles})
             for size, total, numbers in choices
             for n_tiles, error in by_n_tiles.items())

@@ -1,6 +1,7 @@
 """The weight that fits a layer's outputs best, from real inputs."""
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -8,9 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy
 from chainer import backend, variable
 from chainer.dataset import iterator as iterator_module
-
-from shared_linear.swap_search import add_rows
-from shared_linear.tiling import find_groups
 
 if TYPE_CHECKING:
     from shared_linear.mixing import Mixing
@@ -142,6 +140,7 @@ class Fit:
             raise ValueError('there are no calibration inputs')
         if not ridge > 0:
             raise ValueError('ridge must be positive, not {}'.format(ridge))
+        self.count = moments.count
         self.has_bias = has_bias
         self.W = W = W.astype(numpy.float64)
         S = moments.xx(centred=has_bias)
@@ -168,16 +167,16 @@ class Fit:
 
     def solve(
             self, n_tiles: int, order: Array | None = None,
+            scales: Array | None = None,
     ) -> tuple[Array, Array | None, float]:
         """Computes the weight (o, m), the bias (o,) and the relative error.
 
         The error is E|y - y'|^2 in units of the variance of y, on the
-        calibration inputs.
+        calibration inputs. For ``order`` and ``scales`` see
+        :func:`make_fold`.
         """
-        if order is None:
-            order = numpy.arange(len(self.S))
-        groups = find_groups(order, n_tiles)
-        return self._solve([_Block(groups, None, self.C, self.W)], n_tiles)
+        F = make_fold(len(self.S), n_tiles, order, scales)
+        return self._solve([_Block(F, self.C, self.W)])
 
     def solve_mixed(
             self, mixing: Mixing) -> tuple[Array, Array | None, float]:
@@ -188,52 +187,88 @@ class Fit:
         at, W' = (sum_j C_j F_j^T) (sum_j F_j S F_j^T)^-1.
         """
         return self._solve([
-            _Block(groups, signs[:, None], C, W)
-            for groups, signs, C, W in zip(
-                *mixing.groups(len(self.S)),
+            _Block(F, C, W) for F, C, W in zip(
+                _make_folds(len(self.S), mixing),
                 numpy.split(self.C, mixing.n_blocks),
-                numpy.split(self.W, mixing.n_blocks), strict=True)
-        ], mixing.n_tiles)
+                numpy.split(self.W, mixing.n_blocks), strict=True)])
 
-    def _solve(self, blocks, n_tiles):
-        A = sum(block.fold(block.fold(self.S).T) for block in blocks)
-        B = sum(block.fold(block.C.T) for block in blocks)
+    def _solve(self, blocks):
+        A = sum(F @ self.S @ F.T for F, _, _ in blocks)
+        B = sum(F @ C.T for F, C, _ in blocks)
         W = numpy.linalg.solve(A, B).T
-        # Without the ridge: |W - W' F|^2 = |W|^2 - 2 <W F^T, W'> + n |W'|^2.
+        # Without the ridge: |W - W' F|^2 = |W|^2 - 2 <W F^T, W'> + |W' F|^2.
         explained = 2 * (W.T * B).sum() - (W @ A * W).sum()
-        dense = sum(block.fold(block.W.T) for block in blocks)
-        bent = 2 * (W.T * dense).sum() \
-            - n_tiles * len(blocks) * (W * W).sum()
+        FF = sum(F @ F.T for F, _, _ in blocks)
+        dense = sum(F @ V.T for F, _, V in blocks)
+        bent = 2 * (W.T * dense).sum() - (W @ FF * W).sum()
         residual = self.variance - explained + self.ridge * bent
         error = max(residual, 0.) / self.variance if self.variance else 0.
         if not self.has_bias:
             return W, None, error
         b = self.y_mean - numpy.concatenate([
-            W @ block.fold(self.x_mean[:, None])[:, 0] for block in blocks])
+            W @ (F @ self.x_mean) for F, _, _ in blocks])
         return W, b, error
+
+    def scaled(self, scales: Array) -> Fit:
+        """The problem of choosing an order, for inputs times ``scales``."""
+        fit = copy.copy(self)
+        fit.S = self.S * scales * scales[:, None]
+        fit.C, fit.W = self.C * scales, self.W * scales
+        return fit
+
+    def weighted(self, M: Array) -> Fit:
+        """The problem of choosing an order, for the error E e^T M e.
+
+        It is that of the outputs L^T y, with M = L L^T. W' does not depend on
+        M, but what F is best does.
+
+        Args:
+            M: Positive definite, (o, o), with a trace of o.
+
+        """
+        fit = copy.copy(self)
+        L = numpy.linalg.cholesky(M)
+        fit.C, fit.W = L.T @ self.C, L.T @ self.W
+        return fit
+
+
+def make_fold(
+        in_size: int, n_tiles: int, order: Array | None = None,
+        scales: Array | None = None) -> Array:
+    """F (m, d): fold(x[:, order] * scales) is x F^T.
+
+    ``order`` may have an input more than once.
+    """
+    if order is None:
+        order = numpy.arange(in_size)
+    F = numpy.zeros((in_size // n_tiles, in_size))
+    groups = numpy.arange(in_size) % len(F)
+    numpy.add.at(F, (groups, order), 1. if scales is None else scales)
+    return F
 
 
 class _Block(NamedTuple):
     """Outputs that are made from one fold of the inputs."""
 
-    groups: Array
-    signs: Any
+    F: Array
     C: Array
     W: Array
 
-    def fold(self, rows: Array) -> Array:
-        """Adds the rows of a matrix, (d, r) to (m, r)."""
-        if self.signs is not None:
-            rows = self.signs * rows
-        return add_rows(rows, self.groups)
+
+def _make_folds(in_size: int, mixing: Mixing) -> list[Array]:
+    """F_j of each block."""
+    return [
+        make_fold(in_size, mixing.n_tiles, permutation, signs)
+        for permutation, signs in zip(
+            *mixing.permutations(in_size), strict=True)]
 
 
 def nearest_weight(W: Array, mixing: Mixing) -> Array:
     """The shared weight (o / k, m) nearest to a dense one, in the squares."""
     folded = [
-        add_rows((signs * V).T, groups).T for groups, signs, V in zip(
-            *mixing.groups(W.shape[1]), numpy.split(W, mixing.n_blocks),
-            strict=True)]
+        V @ F.T for F, V in zip(
+            _make_folds(W.shape[1], mixing),
+            numpy.split(W, mixing.n_blocks), strict=True)]
     return numpy.mean(folded, axis=0) / mixing.n_tiles
 
 

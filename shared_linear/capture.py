@@ -62,6 +62,17 @@ ELEMENTWISE = (
     square.Square,
     tanh.Tanh,
 )
+# Of these, those with f(s x) = s f(x) for s > 0.
+HOMOGENEOUS = (
+    basic_math.Absolute,
+    basic_math.MulConstant,
+    basic_math.Neg,
+    cast.Cast,
+    dropout.Dropout,
+    identity.Identity,
+    leaky_relu.LeakyReLU,
+    relu.ReLU,
+)
 LINEAR = (linear.LinearFunction, SharedLinearFunction)
 
 
@@ -73,6 +84,7 @@ class Call(NamedTuple):
     x: Any
     y: Any
     node: Any
+    out: Any
 
 
 class _Layers(chainer.LinkHook):
@@ -98,7 +110,8 @@ class _Layers(chainer.LinkHook):
             path,
             x.array.reshape(rows, utils.size_of_shape(x.shape[len(shape):])),
             args.out.array.reshape(rows, -1 if rows else args.out.shape[-1]),
-            x.node))
+            x.node,
+            args.out))
 
 
 class _Functions(chainer.FunctionHook):
@@ -160,6 +173,43 @@ def run(
     return Run(recorder.calls, functions.functions, list(_flatten(results)))
 
 
+def sensitivity(
+        model: Any, batch: Any, path: str, link: Any, rng: Any) -> Any:
+    """How the outputs of a model change with those of a layer.
+
+    With J the derivative of the first by the second, and random signs e, it
+    is J^T e, whose covariance is J^T J (Hutchinson, A stochastic estimator of
+    the trace of the influence matrix, 1989).
+
+    Args:
+        model: Chain.
+        batch: Array of inputs.
+        path: Of the layer.
+        link: The layer.
+        rng: Random state, for the signs.
+
+    Returns:
+        Array of the shape of the outputs of the layer, with the minibatch
+        axes as one; ``None`` if there is no derivative.
+
+    """
+    recorded = run(model, batch, {path: link}, graph=True)
+    call, = recorded.calls
+    results = [
+        result for result in recorded.results
+        if isinstance(result, chainer.Variable) and result.dtype.kind == 'f']
+    if not results:
+        return None
+    signs = [
+        chainer.Variable(result.device.send(
+            rng.choice([-1, 1], result.shape).astype(result.dtype)))
+        for result in results]
+    with chainer.using_config('train', False), \
+            chainer.using_device(model.device):
+        gradient, = chainer.grad(results, [call.out], signs)
+    return None if gradient is None else gradient.array.reshape(call.y.shape)
+
+
 def _flatten(results: Any) -> Iterator[Any]:
     if isinstance(results, (chainer.Variable, *chainer.get_array_types())):
         yield results
@@ -205,7 +255,8 @@ def copy_model(model: Any) -> Any:
 
 
 def find_layer_before(
-        recorded: Run, path: str, layers: dict[str, Any]) -> str | None:
+        recorded: Run, path: str, layers: dict[str, Any],
+        functions: tuple[Any, ...] = ELEMENTWISE) -> str | None:
     """The layer whose outputs are the inputs of another but for their values.
 
     It is the one at the other end of a chain of element-wise functions, each
@@ -216,6 +267,7 @@ def find_layer_before(
         recorded: Of a run with its graph.
         path: Layer at this end.
         layers: Links that may be permuted, by path.
+        functions: Element-wise functions that may lie between.
 
     Returns:
         Its path, or ``None``.
@@ -240,7 +292,7 @@ def find_layer_before(
                         and all(uses[id(p)] == 1 for p in parameters)):
                     return name
             return None
-        if not isinstance(creator, ELEMENTWISE) or len(needs) != 1:
+        if not isinstance(creator, functions) or len(needs) != 1:
             return None
         node, = needs
     return None

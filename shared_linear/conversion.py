@@ -21,6 +21,7 @@ def share_weights(
         exclude: Iterable[str] | str = (),
         refit: bool = True,
         add_bias: bool = False,
+        n_blocks: int | Mapping[str, int] = 1,
         seed: int = 0,
         n_sweeps: int | None = None,
         time_limit: float | None = None,
@@ -39,24 +40,45 @@ def share_weights(
     deep convolutional networks, 2015). The dense layers behind the first
     shared one are fitted in the same way, at no cost in parameters.
 
+    The search does not take all errors e of a layer's outputs for equal, but
+    minimises
+
+    .. math:: E |e|^2 / o + E |J e|^2 / E |J|^2,
+
+    with the number :math:`o` of the outputs and the derivative :math:`J` of
+    the model's outputs by them. It is the second-order term of the error of
+    the whole (LeCun, Denker and Solla, Optimal brain damage, 1989), and as
+    much of the plain one.
+
     Hidden units have no order. Where only element-wise functions lie between
     a layer and the one before, and nothing else needs what is between, its
     permutation is put in the rows of that layer and costs nothing. Elsewhere
-    the layer keeps it as its ``order``.
+    the layer keeps it as its ``order``. Where these functions scale with
+    their inputs, as ReLU does, the search also scales the units, by those
+    rows, and may take one twice and another one not at all.
+
+    With ``n_blocks`` layers become :class:`MixedLinear`, whose weight is
+    shared by blocks of the outputs, too. Nothing is searched for: the
+    permutations are random and follow from ``seed``. The weight is fitted in
+    the same way, by least squares that are stacked over the blocks. There is
+    little that random blocks of a trained layer have in common: before it is
+    trained, the new model has lost more than by tiles alone of as few
+    parameters. It is where fine-tuning begins.
 
     The new model is an ordinary one: to fine-tune it, set up an optimizer
-    with it.
+    with it. Those of the original do not update it.
 
     Args:
         model (chainer.Chain or chainer.ChainList): Trained model, of which
-            copies are run on ``x``, in test mode. It is not changed, and no
+            copies are run on ``x``, and differentiated, in test mode. It is
+            not changed, and no
             statistics, gradients or random states (of Python and NumPy) are.
             Of a :class:`chainer.links.Classifier` the predictor is run.
         x: Calibration inputs of the model: an array or a Variable, a dataset
             whose examples are inputs or tuples that begin with one, a Chainer
             iterator, which is read for one epoch, or an iterator of batches.
-            They are read once for each layer; an iterator that cannot start
-            again is kept in memory. Labels are not used.
+            They are read once or twice for each layer; an iterator that cannot
+            start again is kept in memory. Labels are not used.
         n_tiles (int or dict): Number of tiles for every layer that it
             divides the input size of; or numbers by patterns of paths, such
             as ``{'/l2': 10, '/head/*': 4}``, of which the first that matches
@@ -64,12 +86,20 @@ def share_weights(
         budget (float): Instead of ``n_tiles``, the part of the model's
             parameters that may be left, more than 0 and at most 1. The number
             of tiles of each layer is chosen for the least sum of the relative
-            errors of the layers' outputs.
+            errors of the layers' outputs; with ``n_blocks``, for as many
+            blocks in each layer that does not stay dense.
         exclude (str or iterable of str): Patterns of paths of layers that
             are to stay as they are.
         refit (bool): Whether dense layers behind shared ones are fitted, too.
         add_bias (bool): Whether shared layers get a bias where there was none.
-        seed (int): See :func:`group_inputs`, as for all that follow.
+        n_blocks (int or dict): Number of blocks of the outputs for every
+            shared layer that it divides the output size of; or numbers by
+            patterns of paths, as for ``n_tiles``. The other shared layers
+            have one block. A layer of one tile and several blocks is shared,
+            too.
+        seed (int): See :func:`group_inputs`, as for all that follow. The
+            seed of a :class:`MixedLinear` is the sum of it and of the number
+            of fully connected layers that the model calls before.
         n_sweeps (int): Step limit of the search, for each layer.
         time_limit (float): Time limit of the search, for each layer.
         progress (bool): Whether the searches draw progress bars.
@@ -83,9 +113,10 @@ def share_weights(
         TypeError: If ``model`` or ``x`` is of no such kind.
         ValueError: If there is no layer to share; if a layer that is to be
             shared is never called, called twice, or has no parameters yet; if
-            a pattern matches no layer, or ``n_tiles`` does not divide an
-            input size; if the budget cannot be met; if ``x`` is empty, has a
-            value that is not finite, or is not what the model takes.
+            a pattern matches no layer, ``n_tiles`` does not divide an input
+            size, or ``n_blocks`` an output size; if the budget cannot be met;
+            if ``x`` is empty, has a value that is not finite, or is not what
+            the model takes.
 
     .. admonition:: Example
 
@@ -102,6 +133,12 @@ def share_weights(
         >>> report.layers[1].parameters
         30
 
+        With blocks, for all layers:
+
+        >>> mixed, report = sl.share_weights(model, x, 4, n_blocks=5)
+        >>> mixed[0].W.shape, mixed[2].W.shape
+        ((4, 3), (1, 5))
+
     """
     _check_arguments(model, n_tiles, budget)
     x = calibration.repeatable(x)
@@ -109,15 +146,20 @@ def share_weights(
         sharing = Sharing(model, x, exclude, add_bias, wind_back)
         if budget is None:
             numbers = sharing.match(n_tiles)
+            blocks = sharing.match_blocks(n_blocks, numbers)
         else:
+            blocks = sharing.match_blocks(n_blocks, sharing.open)
             n_parameters, out_sizes = sharing.count_parameters()
             numbers = allot(
                 budget, n_parameters, out_sizes,
-                sharing.errors_by_n_tiles(seed))
+                sharing.errors_by_n_tiles(blocks, seed), blocks)
+            # A layer of one tile is one that stays dense.
+            numbers = {path: n for path, n in numbers.items() if n > 1}
+            blocks = {path: blocks.get(path, 1) for path in numbers}
         search = {
             'seed': seed, 'n_sweeps': n_sweeps, 'time_limit': time_limit,
             'progress': progress}
-        sharing.share(numbers, refit, search)
+        sharing.share(numbers, blocks, refit, search)
         sharing.new.cleargrads()
     return sharing.new, sharing.report()
 

@@ -16,32 +16,20 @@ import chainer.functions as F
 import numpy
 from chainer import Parameter
 from chainer.backends import cuda
-from chainer.functions.array.get_item import GetItem
-from chainer.functions.array.permutate import Permutate
-from chainer.functions.connection.convolution_nd import ConvolutionND
-from chainer.functions.connection.deconvolution_2d import (
-    Deconvolution2DFunction,
-)
-from chainer.functions.connection.deconvolution_nd import DeconvolutionND
-from chainer.functions.normalization.batch_normalization import (
-    BatchNormalization,
-    FixedBatchNormalization,
-)
-from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 
 from shared_linear import _onnx_compat
 from shared_linear._onnx_batch import Frozen, Sizes, free_batch_size
 from shared_linear._onnx_compat import ExportError
-from shared_linear.function import SharedLinearFunction
-from shared_linear.tiling import Fold, Tile
+from shared_linear._onnx_converters import CONVERTERS
 
 if TYPE_CHECKING:
     import onnx
     from chainer import Variable
     from chainer.types import NdArray
 
+    from shared_linear._onnx_converters import Converter
+
     Input = Variable | NdArray
-    Converter = Callable[[Any], Sequence[onnx.NodeProto]]
 
 __all__ = ['ExportError', 'export']
 
@@ -50,166 +38,6 @@ MAX_BYTES = 2 ** 31 - 1
 
 # The attribute of a link in which surgery keeps its edits.
 _EDITS = '_surgery'
-
-
-class _Nodes:
-
-    """The nodes that stand for one function.
-
-    Args:
-        params (FunctionConverterParams): What a converter is given.
-
-    """
-
-    def __init__(self, params: Any) -> None:
-        from onnx_chainer import onnx_helper  # type: ignore[import-untyped]
-        self.params = params
-        self.dtypes = [v.dtype for v in params.func.inputs]
-        self._builder = onnx_helper.GraphBuilder()
-
-    @property
-    def order(self) -> Any:
-        return self.params.func.order
-
-    def add(self, kind: str, *names: str, **attributes: Any) -> str:
-        return self._builder.op(kind, list(names), **attributes)
-
-    def cast(self, name: str, source: Any, target: Any) -> str:
-        if source == target:
-            return name
-        import onnx
-        return self.add(
-            'Cast', name, to=onnx.helper.np_dtype_to_tensor_dtype(target))
-
-    def constant(self, value: Any, name: str) -> str:
-        return self.params.context.add_const(cuda.to_cpu(value), name)
-
-    def shape(self, sizes: Sequence[int], name: str) -> str:
-        return self.constant(numpy.array(sizes, numpy.int64), name)
-
-    def fold(self, name: str) -> str:
-        """Sees the last axis as (n_tiles, m), and adds over the first."""
-        func: Any = self.params.func
-        *axes, width = func.inputs[0].shape
-        if self.order is not None:
-            name = self.add(
-                'Gather', name, self.constant(self.order, 'order'),
-                axis=len(axes))
-        if func.n_tiles == 1:
-            return name
-        if width == 0:
-            raise ValueError('an input of no columns has no tiles there')
-        # 0 stands for the size that the axis has in the input.
-        shape = [0] * len(axes) + [func.n_tiles, width // func.n_tiles]
-        tiles = self.add('Reshape', name, self.shape(shape, 'tiles'))
-        return self.add('ReduceSum', tiles, axes=[len(axes)], keepdims=0)
-
-    def finished(self, last: str) -> Any:
-        """The nodes, of which the last gives the function's output."""
-        if last in self.params.input_names:
-            self.add('Identity', last)
-        return self._builder.nodes(self.params.output_names)
-
-
-def _convert_shared_linear(params: Any) -> Any:
-    """y = fold(x) W^T + b, whichever of the two methods Chainer runs.
-
-    Sums and product are in float32 at least and rounded once, as there.
-    """
-    nodes = _Nodes(params)
-    dtype = numpy.result_type(*nodes.dtypes[:2], numpy.float32)
-    x, W, *b = (
-        nodes.cast(name, source, dtype)
-        for name, source in zip(
-            params.input_names, nodes.dtypes, strict=True))
-    x = nodes.fold(x)
-    if not b and params.opset_version < 11:
-        # Until then Gemm wants a bias. It may be a single number.
-        b = [nodes.constant(numpy.zeros(1, dtype), 'bias')]
-    y = nodes.add('Gemm', x, W, *b, transB=1)
-    return nodes.finished(nodes.cast(y, dtype, nodes.dtypes[0]))
-
-
-def _convert_fold(params: Any) -> Any:
-    """z = fold(x), in float32 at least and rounded once."""
-    nodes = _Nodes(params)
-    dtype = numpy.result_type(*nodes.dtypes, numpy.float32)
-    x = nodes.cast(params.input_names[0], nodes.dtypes[0], dtype)
-    z = nodes.fold(x)
-    return nodes.finished(nodes.cast(z, dtype, nodes.dtypes[0]))
-
-
-def _convert_tile(params: Any) -> Any:
-    """y = tile(x)."""
-    nodes = _Nodes(params)
-    func, (x,) = params.func, params.input_names
-    *axes, width = func.inputs[0].shape
-    if nodes.order is None:
-        repeats = nodes.shape([1] * len(axes) + [func.n_tiles], 'repeats')
-        return nodes.finished(nodes.add('Tile', x, repeats))
-    groups = numpy.argsort(cuda.to_cpu(nodes.order)) % width
-    return nodes.finished(nodes.add(
-        'Gather', x, nodes.constant(groups, 'groups'), axis=len(axes)))
-
-
-def _convert_fake_quantize(params: Any) -> Any:
-    """y = s (clip(round(x / s) + z) - z), of a model that surgery quantized.
-
-    In float32 at least and rounded once, as there.
-    """
-    func = params.func
-    if type(func).__module__ != 'shared_linear.surgery.quantization':
-        raise _onnx_compat.no_converter(func, type(func).__name__)
-    if params.opset_version < 11:
-        raise ValueError('it rounds, which begins with opset 11')
-    nodes = _Nodes(params)
-    dtype = numpy.result_type(*nodes.dtypes, numpy.float32)
-    scale, zero, low, high = (
-        nodes.constant(cuda.to_cpu(value).astype(dtype), name)
-        for name, value in (
-            ('scale', func.scale), ('zero_point', func.zero_point),
-            ('q_min', numpy.array(func.q_min)),
-            ('q_max', numpy.array(func.q_max))))
-    x = nodes.cast(params.input_names[0], nodes.dtypes[0], dtype)
-    q = nodes.add('Add', nodes.add('Round', nodes.add('Div', x, scale)), zero)
-    q = nodes.add('Sub', nodes.add('Clip', q, low, high), zero)
-    y = nodes.add('Mul', q, scale)
-    return nodes.finished(nodes.cast(y, dtype, nodes.dtypes[0]))
-
-
-def _only(kind: type, convert: Converter) -> Converter:
-    """A converter that leaves other classes of the same name to others.
-
-    The exporter looks converters up by the name of the function's class, and
-    Chainer has a ``Tile`` too.
-    """
-    def convert_or_pass(params: Any) -> Any:
-        from onnx_chainer import mapping
-        if isinstance(params.func, kind):
-            return convert(params)
-        name = kind.__name__
-        if name not in mapping.converters:
-            raise _onnx_compat.no_converter(params.func, name)
-        return mapping.converters[name](params)
-
-    return convert_or_pass
-
-
-_CONVERTERS: dict[str, Converter] = {
-    kind.__name__: _only(kind, convert) for kind, convert in (
-        (BatchNormalization, _onnx_compat.check_batch_normalization),
-        (FixedBatchNormalization, _onnx_compat.check_batch_normalization),
-        (ConvolutionND, _onnx_compat.convert_convolution_nd),
-        (Deconvolution2DFunction, _onnx_compat.check_deconvolution),
-        (DeconvolutionND, _onnx_compat.check_deconvolution),
-        (Fold, _convert_fold),
-        (GetItem, _onnx_compat.convert_get_item),
-        (MaxPoolingND, _onnx_compat.convert_max_pooling),
-        (Permutate, _onnx_compat.convert_permutate),
-        (SharedLinearFunction, _convert_shared_linear),
-        (Tile, _convert_tile),
-    )}
-_CONVERTERS['FakeQuantizeFunction'] = _convert_fake_quantize
 
 
 class _Call:
@@ -399,7 +227,7 @@ def _trace(
         proto = exporter.export(
             call, inputs.variables(batch_size), opset_version=opset_version,
             input_names=inputs.names, output_names=call.output_names,
-            external_converters={**_CONVERTERS, **(converters or {})})
+            external_converters={**CONVERTERS, **(converters or {})})
     _onnx_compat.separate_parameters(proto)
     _onnx_compat.choose_ir_version(onnx, proto)
     _check_graph(onnx, proto)
@@ -540,7 +368,10 @@ def export(
     which is ``Reshape`` to :math:`(B, n, m)`, ``ReduceSum`` over the tiles
     and ``Gemm``, for both methods of :func:`shared_linear`. The file holds
     :math:`W` once, as it is, of shape :math:`(M, m)`: :math:`n` times less
-    than a dense layer.
+    than a dense layer. :class:`MixedLinear` becomes a gather, a sum over the
+    tiles and one product for all blocks. Its :math:`W` is stored once, too,
+    and beside it are the permutations, which ONNX cannot make from a seed:
+    an int32 for each input in each block, in whose place the sign is.
 
     The first axis of the inputs and outputs is named ``batch`` and may have
     any size, whatever it is in ``x``. To find where the batch size enters,

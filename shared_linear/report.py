@@ -20,8 +20,9 @@ class LayerReport:
             on the calibration inputs, in units of the variance of y. Not a
             number where it was not measured, since the layer stayed as it
             was.
-        order (str): Where the permutation of its inputs is: ``'kept'`` in the
+        order (str): Where the choice of its inputs is: ``'kept'`` in the
             layer, ``'in /l1'`` in the rows of another, or nowhere.
+        n_blocks (int): Number of blocks of the outputs that share the weight.
 
     """
 
@@ -33,6 +34,7 @@ class LayerReport:
     parameters: int
     error: float
     order: str = ''
+    n_blocks: int = 1
 
     @property
     def dense_flops(self) -> int:
@@ -43,7 +45,8 @@ class LayerReport:
     def flops(self) -> int:
         """Floating-point operations per input of the layer now."""
         width = self.in_size // self.n_tiles
-        return 2 * width * self.out_size + self.in_size - width
+        return (2 * width * self.out_size
+                + self.n_blocks * (self.in_size - width))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +82,14 @@ class Report:
         return sum(layer.flops for layer in self.layers)
 
     def __str__(self) -> str:
-        rows = [('layer', 'n', 'in', 'out', 'parameters', '', 'FLOPs', '',
+        blocks = any(layer.n_blocks > 1 for layer in self.layers)
+        rows: list[tuple[str, ...]]
+        rows = [('layer', 'n', 'k', 'in', 'out', 'parameters', '', 'FLOPs', '',
                  'error', 'order')]
         rows += [
-            (layer.path, str(layer.n_tiles), str(layer.in_size),
-             str(layer.out_size), '{:,}'.format(layer.dense_parameters),
+            (layer.path, str(layer.n_tiles), str(layer.n_blocks),
+             str(layer.in_size), str(layer.out_size),
+             '{:,}'.format(layer.dense_parameters),
              '-> {:,}'.format(layer.parameters),
              '{:,}'.format(layer.dense_flops),
              '-> {:,}'.format(layer.flops),
@@ -92,15 +98,18 @@ class Report:
              layer.order)
             for layer in self.layers]
         rows.append((
-            'model', '', '', '', '{:,}'.format(self.dense_parameters),
+            'model', '', '', '', '', '{:,}'.format(self.dense_parameters),
             '-> {:,}'.format(self.parameters),
             '{:,}'.format(self.dense_flops), '-> {:,}'.format(self.flops),
             '', ''))
+        if not blocks:
+            rows = [row[:2] + row[3:] for row in rows]
+        left = 0, len(rows[0]) - 1
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = []
         for row in rows:
             cells = [
-                cell.ljust(width) if i in (0, 9) else cell.rjust(width)
+                cell.ljust(width) if i in left else cell.rjust(width)
                 for i, (cell, width) in enumerate(
                     zip(row, widths, strict=True))]
             lines.append('  '.join(cells).rstrip())

@@ -9,14 +9,24 @@ import chainer
 import numpy
 from chainer import backend
 
-from shared_linear import calibration, capture, grouping, tiling
+from shared_linear import (
+    calibration,
+    capture,
+    grouping,
+    hidden_units,
+    tiling,
+)
 from shared_linear.link import SharedLinear
+from shared_linear.mixed_link import MixedLinear
+from shared_linear.mixing import Mixing, check_seed
 from shared_linear.report import LayerReport, Report
 
 # Inputs that a model is run on at a time, and those on which it is compared
 # before and after an edit.
 BATCH_SIZE = 500
 N_COMPARED = 16
+# Inputs for each output of a layer, to know what its errors weigh.
+INPUTS_PER_OUTPUT = 10
 
 
 class Sharing:
@@ -38,6 +48,9 @@ class Sharing:
         self.wind_back = wind_back
         self.original = capture.copy_model(model)
         self.new = capture.copy_model(model)
+        for parameter in self.new.params():
+            # An optimizer's, with the state that it has gathered.
+            parameter.update_rule = None
         layers = _dense_layers(self.original)
         excluded = _matching(layers, exclude)
         self.open = [path for path in layers if path not in excluded]
@@ -69,33 +82,46 @@ class Sharing:
         self.orders = dict.fromkeys(layers, '')
 
     def match(self, n_tiles):
-        """The number of tiles for each path."""
-        if not isinstance(n_tiles, Mapping):
-            n_tiles = tiling.check_n_tiles(n_tiles)
-            sizes = {path: self.in_size(path) for path in self.open}
-            numbers = {
-                path: n_tiles for path in self.open
-                if sizes[path] % n_tiles == 0}
-            if not numbers:
-                reasons = [
-                    tiling.describe_divisors(size, n_tiles) + ' of ' + path
-                    for path, size in sizes.items()]
-                raise ValueError('n_tiles = {} divides no input size: '.format(
-                    n_tiles) + '; '.join(reasons))
-            return numbers
-        numbers = {}
-        for pattern, number in n_tiles.items():
-            number = tiling.check_n_tiles(number)
-            for path in _matching(self.layers, pattern):
-                if path not in self.open:
-                    continue
-                size = self.in_size(path)
-                if size % number != 0:
-                    raise ValueError('{}: {}'.format(
-                        path, tiling.describe_divisors(size, number)))
-                numbers.setdefault(path, number)
+        """The number of tiles for each path that is to be shared."""
+        numbers = self._match(
+            'n_tiles', n_tiles, self.open, self.in_size, 'input')
         if not numbers:
             raise ValueError('there is no layer to share')
+        return numbers
+
+    def match_blocks(self, n_blocks, paths):
+        """The number of blocks for some of the paths that may be shared."""
+        numbers = self._match(
+            'n_blocks', n_blocks, paths,
+            lambda path: self.layers[path].out_size, 'output')
+        if not numbers:
+            raise ValueError('n_blocks is of no layer that is shared')
+        return numbers
+
+    def _match(self, name, number, paths, size_of, what):
+        if not isinstance(number, Mapping):
+            number = tiling.check_positive_int(number, name)
+            sizes = {path: size_of(path) for path in paths}
+            numbers = {
+                path: number for path in paths if sizes[path] % number == 0}
+            if not numbers:
+                reasons = [
+                    tiling.describe_divisors(size, number, name) + ' of '
+                    + path for path, size in sizes.items()]
+                raise ValueError('{} = {} divides no {} size: '.format(
+                    name, number, what) + '; '.join(reasons))
+            return numbers
+        numbers = {}
+        for pattern, one in number.items():
+            one = tiling.check_positive_int(one, name)
+            for path in _matching(self.layers, pattern):
+                if path not in paths:
+                    continue
+                size = size_of(path)
+                if size % one != 0:
+                    raise ValueError('{}: {}'.format(
+                        path, tiling.describe_divisors(size, one, name)))
+                numbers.setdefault(path, one)
         return numbers
 
     def in_size(self, path):
@@ -113,8 +139,11 @@ class Sharing:
                    else self.layers[path].out_size)
             for path in self.open}
 
-    def errors_by_n_tiles(self, seed):
-        """The relative error of each layer alone, for all numbers of tiles."""
+    def errors_by_n_tiles(self, blocks, seed):
+        """The relative error of each layer alone, for all numbers of tiles.
+
+        One tile stands for a layer that stays dense.
+        """
         errors: dict[str, dict[int, float]] = {}
         for path in self.open:
             self._check_once(path)
@@ -122,7 +151,12 @@ class Sharing:
             fit = self._fit(path, self.original)
             errors[path] = {1: 0.}
             for n_tiles in range(2, in_size + 1):
-                if in_size % n_tiles == 0:
+                if in_size % n_tiles != 0:
+                    continue
+                if blocks.get(path, 1) > 1:
+                    mixing = self._mixing(path, n_tiles, blocks, seed)
+                    errors[path][n_tiles] = fit.solve_mixed(mixing)[2]
+                else:
                     order = grouping.search_order(
                         fit, n_tiles, seed=seed,
                         n_sweeps=grouping.default_sweeps(
@@ -130,14 +164,18 @@ class Sharing:
                     errors[path][n_tiles] = fit.solve(n_tiles, order)[2]
         return errors
 
-    def share(self, numbers, refit, search):
+    def share(self, numbers, blocks, refit, search):
         for path in numbers:
             self._check_once(path)
             self.in_size(path)
         changed = False
         for path in self.layers:
             n_tiles = numbers.get(path, 1)
-            if n_tiles > 1:
+            if blocks.get(path, 1) > 1:
+                mixing = self._mixing(path, n_tiles, blocks, search['seed'])
+                self._mix_one(path, mixing, changed)
+                changed = True
+            elif n_tiles > 1:
                 self._share_one(path, n_tiles, changed, search)
                 changed = True
             elif (changed and refit and path in self.open
@@ -147,17 +185,37 @@ class Sharing:
 
     def _share_one(self, path, n_tiles, changed, search):
         fit = self._fit(path, self.new if changed else None)
-        order = grouping.search_order(fit, n_tiles, **search)
-        W, b, self.errors[path] = fit.solve(n_tiles, order)
-        link = self.layers[path]
+        aim = fit.weighted(self._sensitivity(path, fit.count))
+        before, scalable = self._find_layer_before(path)
+        if scalable:
+            order, scales = hidden_units.search_units(aim, n_tiles, **search)
+        else:
+            order, scales = grouping.search_order(
+                aim, n_tiles, **search), None
+        W, b, self.errors[path] = fit.solve(n_tiles, order, scales)
+        if before is None:
+            self.orders[path] = 'kept'
+        else:
+            self.orders[path] = 'in ' + before
+            _choose_rows(self._links_of_new()[before], order, scales)
+        capture.replace_link(self.new, path, SharedLinear._from_arrays(
+            self.layers[path], W, b, n_tiles,
+            order if before is None else None))
+        self._check_called(path)
+
+    def _mixing(self, path, n_tiles, blocks, seed):
+        """Layers of one seed would mix alike, so that each has its own."""
+        place = list(self.layers).index(path)
+        seed = (check_seed(seed) + place) % 2 ** 32
+        return Mixing(n_tiles, blocks[path], seed)
+
+    def _mix_one(self, path, mixing, changed):
+        fit = self._fit(path, self.new if changed else None)
+        W, b, self.errors[path] = fit.solve_mixed(mixing)
         capture.replace_link(
             self.new, path,
-            SharedLinear._from_arrays(link, W, b, n_tiles, order))
-        run = self._run_new(path)
-        self.orders[path] = 'kept'
-        before = self._put_in_layer_before(path, run, order)
-        if before is not None:
-            self.orders[path] = 'in ' + before
+            MixedLinear._from_arrays(self.layers[path], W, b, mixing))
+        self._check_called(path)
 
     def _refit_one(self, path):
         inputs = [
@@ -171,39 +229,58 @@ class Sharing:
             path, self.new, may_add_bias=False).solve(1)
         _write(self._links_of_new()[path], W, b)
 
-    def _put_in_layer_before(self, path, run, order):
-        """Permutes the rows of the layer before instead of the inputs."""
+    def _find_layer_before(self, path):
+        """The layer whose rows can be chosen instead of a layer's inputs.
+
+        Returns:
+            Its path, or ``None``; and whether the rows can be scaled as well.
+
+        """
+        run = self._run(
+            self.new, self.compared, self._links_of_new(), graph=True)
         links = self._links_of_new()
         candidates = {
             name: links[name] for name in self.open
             if name != path and self.n_calls[name] == 1
             and capture.can_be_permuted(links[name])}
-        before = capture.find_layer_before(run, path, candidates)
-        if before is None:
-            return None
-        link, kept = candidates[before], links[path]
-        inverse = numpy.argsort(order)
-        plain = SharedLinear._from_arrays(
-            kept, kept.W.array, None if kept.b is None else kept.b.array,
-            kept.n_tiles, None)
-        _permute_rows(link, order)
-        capture.replace_link(self.new, path, plain)
-        if not _alike(run.results, self._run_new(path).results):
-            # Something that is not in the graph needs the units as they were.
-            _permute_rows(link, inverse)
-            capture.replace_link(self.new, path, kept)
-            return None
-        return before
+        for functions in (capture.HOMOGENEOUS, capture.ELEMENTWISE):
+            before = capture.find_layer_before(
+                run, path, candidates, functions)
+            scalable = functions is capture.HOMOGENEOUS
+            if before is not None and self._is_free(
+                    run, links[path], links[before], scalable):
+                return before, scalable
+        return None, False
 
-    def _run_new(self, path):
-        links = self._links_of_new()
-        run = self._run(self.new, self.compared, links, graph=True)
-        n_calls = sum(call.path == path for call in run.calls)
-        if n_calls != 1:
+    def _is_free(self, run, link, before, scalable):
+        """Whether units can be permuted, and scaled, without a change.
+
+        It is tried: something that is not in the graph may need them as they
+        were.
+        """
+        rng = numpy.random.RandomState(0)
+        order = rng.permutation(link.W.shape[1])
+        # Powers of two are exact.
+        scales = rng.choice([.5, 1., 2.], len(order)) if scalable else 1.
+        kept = [
+            (parameter, parameter.array.copy())
+            for parameter in (before.W, before.b, link.W)
+            if parameter is not None]
+        _choose_rows(before, order, scales)
+        W = _array(link.W)
+        _write(link, W[:, order] / scales, _array(link.b))
+        others = self._run(self.new, self.compared, {})
+        for parameter, array in kept:
+            parameter.array[...] = array
+        return _alike(run.results, others.results)
+
+    def _check_called(self, path):
+        calls = self._run(
+            self.new, self.compared, self._links_of_new()).calls
+        if sum(call.path == path for call in calls) != 1:
             raise ValueError(
                 'the model does not call {} by its place in the model, but '
                 'by another reference; exclude it'.format(path))
-        return run
 
     def _links_of_new(self):
         links = dict(self.new.namedlinks(skipself=True))
@@ -234,6 +311,33 @@ class Sharing:
         return calibration.Fit(
             moments, W, None if b is None else b.astype(numpy.float64),
             has_bias=b is not None or may_add_bias and self.add_bias)
+
+    def _sensitivity(self, path, n_inputs):
+        """What an error of a layer's outputs weighs, (o, o).
+
+        It is the mean of two: that all outputs weigh alike, and E[J^T J],
+        what the error does to the outputs of the model, by its derivative J.
+        Errors are not small enough, nor the inputs enough, for this alone.
+        """
+        link = self.layers[path]
+        out_size = link.out_size
+        M = numpy.zeros((out_size, out_size))
+        every = max(1, n_inputs // (INPUTS_PER_OUTPUT * out_size))
+        rng = numpy.random.RandomState(0)
+        for batch in self._batches():
+            self.wind_back()
+            gradient = capture.sensitivity(
+                self.original, batch[::every], path, link, rng)
+            if gradient is None:
+                break
+            gradient = _cpu(gradient).astype(numpy.float64)
+            M += gradient.T @ gradient
+        trace = M.trace()
+        if numpy.isfinite(trace) and trace > 0:
+            M *= out_size / trace
+        else:
+            M[...] = numpy.eye(out_size)
+        return (M + numpy.eye(out_size)) / 2
 
     def _batches(self):
         """Calibration inputs in batches; there is at least one."""
@@ -276,7 +380,7 @@ class Sharing:
                 path, self.in_size(path), link.out_size,
                 getattr(links[path], 'n_tiles', 1),
                 _count(link), _count(links[path]), float(self.errors[path]),
-                self.orders[path])
+                self.orders[path], getattr(links[path], 'n_blocks', 1))
              for path, link in self.layers.items() if self.in_sizes[path]],
             _count(self.original), _count(self.new))
 
@@ -324,11 +428,14 @@ def _alike(results, others):
     return True
 
 
-def _permute_rows(link, order):
+def _choose_rows(link, order, scales=None):
     for parameter in (link.W, link.b):
         if parameter is not None:
-            parameter.array[...] = parameter.array[parameter.device.send(
-                numpy.asarray(order))]
+            rows = _array(parameter)[order]
+            if scales is not None:
+                rows = (rows.T * scales).T
+            parameter.array[...] = parameter.device.send(
+                rows.astype(parameter.dtype))
 
 
 def _write(link, W, b):

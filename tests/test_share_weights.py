@@ -83,6 +83,7 @@ def test_nothing_is_lost_on_weights_that_are_shared_already():
 
 def test_the_permutation_of_hidden_units_is_free():
     model = MLP()
+    model.activation = F.tanh
     new, report = sl.share_weights(model, inputs(), 4)
     assert new.l1.order is not None
     assert new.l2.order is None and new.l3.order is None
@@ -214,14 +215,25 @@ def test_original_untouched():
     assert new.bn.avg_mean is not model.bn.avg_mean
 
 
+def test_the_optimizer_stays_with_the_original():
+    model = MLP()
+    optimizer = chainer.optimizers.Adam().setup(model)
+    new, _ = sl.share_weights(model, inputs(), {'/l2': 4})
+    assert all(p.update_rule is None for p in new.params())
+    assert all(p.update_rule is not None for p in model.params())
+    chainer.optimizers.Adam().setup(new)
+    assert optimizer.target is model
+
+
 def test_asymmetric_reconstruction():
     """Each layer is fitted to what the shared ones before it feed it."""
     model, x = MLP(), inputs(dtype=numpy.float32)
+    model.activation = F.tanh
     new, report = sl.share_weights(model, x, {'/l1': 4, '/l2': 5})
     # The second layer, fitted by least squares on the new first layer's
     # outputs, to the original second layer's.
-    h = F.relu(new.l1(x)).array.astype(float)
-    y = model.l2(F.relu(model.l1(x))).array.astype(float)
+    h = F.tanh(new.l1(x)).array.astype(float)
+    y = model.l2(F.tanh(model.l1(x))).array.astype(float)
     ridge = sl.calibration.RIDGE * h.var(0).mean()
     z = sl.fold(h - h.mean(0), 5).array
     F_ = sl.tile(numpy.eye(4), 5).array
@@ -250,8 +262,8 @@ def unit_order(model, x):
 def with_two_uses(model):
     class Model(MLP):
         def forward(self, x):
-            h = F.relu(self.l1(x))
-            return self.l3(F.relu(self.l2(h))), h
+            h = F.tanh(self.l1(x))
+            return self.l3(F.tanh(self.l2(h))), h
     other = Model()
     other.copyparams(model)
     return other
@@ -362,7 +374,7 @@ def test_several_minibatch_axes():
             h = F.relu(self.l1(x, n_batch_axes=2))
             return self.l3(self.l2(h, 2), n_batch_axes=2)
     model = Model()
-    tiled(model.l2, 4, numpy.random.RandomState(0).permutation(20))
+    tiled(model.l2, 4, numpy.random.RandomState(1).permutation(20))
     x = inputs().reshape(60, 5, 12)
     new, report = sl.share_weights(model, x, {'/l2': 4})
     assert report.layers[1].order == 'kept'

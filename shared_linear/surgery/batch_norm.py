@@ -91,7 +91,8 @@ def fold_batch_normalization(model: chainer.Link, x: Any) -> FoldReport:
 
     It is left alone where that would change what the model computes: if
     something else reads the value between the two, if one of them runs
-    twice or shares its weights, or if the layer pads with zeros, which a
+    twice or shares its weights, if it would scale what shares a weight in
+    the layer by different numbers, or if the layer pads with zeros, which a
     shift in front of it would not reach. Each fold is checked on ``x``.
 
     The batch normalization stays in the model as the identity, so that a
