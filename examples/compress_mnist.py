@@ -158,7 +158,7 @@ def main(argv=None):
                 (error, longer_error), layer, whole, narrow)
     order = sl.group_inputs(
         calibration, 14, dense.l1.W, seed=args.seed, n_sweeps=args.sweeps)
-    draw_groups(args.out / 'groups.png', order, 14)
+    draw_groups(args.out / 'groups.png', order, 14, calibration.std(0) > 0)
     print('\nwrote {0}/compression.png and {0}/groups.png'.format(args.out))
 
 
@@ -215,9 +215,14 @@ def draw_errors(path, n_dense, dense_errors, layer, whole, narrow):
     for axes in (left, right):
         axes.set_xscale('log')
         axes.set_yscale('log')
+        low, high = axes.get_ylim()
+        steps = (
+            (1, 1.5, 2, 3, 5, 7) if high / low > 4 else
+            (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9))
         for axis, ticks in (
                 (axes.xaxis, (1, 2, 4, 10, 20, 50, 100)),
-                (axes.yaxis, (1, 1.5, 2, 3, 5, 10, 20, 50, 90))):
+                (axes.yaxis, [10 ** i * t for i in (-1, 0, 1) for t in steps])
+        ):
             low, high = axis.get_view_interval()
             axis.set_major_locator(ticker.FixedLocator(
                 [tick for tick in ticks if low <= tick <= high]))
@@ -229,7 +234,7 @@ def draw_errors(path, n_dense, dense_errors, layer, whole, narrow):
     plt.close(figure)
 
 
-def draw_groups(path, order, n_tiles):
+def draw_groups(path, order, n_tiles, varying):
     """The pixels of six groups, in one picture each."""
     import matplotlib
     matplotlib.use('Agg')
@@ -238,14 +243,15 @@ def draw_groups(path, order, n_tiles):
     chosen = numpy.linspace(0, members.shape[1] - 1, 6).astype(int)
     figure, axes = plt.subplots(1, 6, figsize=(12, 2.6), layout='constrained')
     for axis, group in zip(axes, chosen, strict=True):
-        picture = numpy.zeros(784)
+        picture = .1 * varying
         picture[members[:, group]] = 1
-        axis.imshow(picture.reshape(28, 28), cmap='gray_r')
+        axis.imshow(picture.reshape(28, 28), cmap='gray_r', vmin=0, vmax=1)
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_xlabel('group {}'.format(group))
-    figure.suptitle('Pixels that share their weights, {} a group'.format(
-        n_tiles))
+    figure.suptitle(
+        'Pixels that share their weights, {} a group (black); pixels that are '
+        'not always blank (grey)'.format(n_tiles))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
