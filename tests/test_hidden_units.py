@@ -239,3 +239,23 @@ def test_a_weighted_search_is_for_the_weighted_error():
     numpy.testing.assert_allclose(
         error(weighted, F_) - error(weighted, numpy.eye(IN)),
         numpy.trace(M @ (W - V @ F_) @ fit.S @ (W - V @ F_).T), rtol=1e-9)
+
+
+@pytest.mark.parametrize('change', ['dead units', 'zero weight', 'few inputs'])
+@pytest.mark.parametrize('n_tiles', [2, IN])
+def test_ill_conditioned(change, n_tiles):
+    model, x = MLP(), inputs()
+    if change == 'dead units':
+        model.l1.b.array[:5] = -100
+    elif change == 'zero weight':
+        model.l2.W.array[...] = 0
+    else:
+        x = x[:2]
+    new, report = sl.share_weights(model, x, {'/l2': n_tiles})
+    for parameter in new.params():
+        assert numpy.isfinite(parameter.array).all()
+    # Little is lost where there are hardly any outputs to fit.
+    y, z = model(x).array, new(x).array
+    if change != 'dead units':
+        numpy.testing.assert_allclose(z, y, rtol=.05, atol=.05)
+    assert report.layers[1].error < 1
