@@ -53,10 +53,10 @@ class MixedLinearFunction(function_node.FunctionNode):
                 'x.shape = {}, W.shape = {}, n_tiles = {}'.format(
                     x_shape, W_shape, mixing.n_tiles))
         order = mixing.order_array
-        if order is not None and order.size != x_shape[1]:
+        if order is not None and order.shape[-1] != x_shape[1]:
             raise type_check.InvalidType(
-                'x.shape[1] == order.size',
-                'x.shape = {}, order.size = {}'.format(x_shape, order.size))
+                'x.shape[1] == order.shape[-1]',
+                'x.shape = {}, order.shape = {}'.format(x_shape, order.shape))
         if type_check.eval(n_in) == 3:
             b_type = in_types[2]
             type_check._argname((b_type,), ('b',))
@@ -201,9 +201,10 @@ def mixed_linear(
         seed (int): Where the permutations and signs come from, at least 0 and
             less than 2 ** 32. The same seed gives the same ones everywhere.
         order (:ref:`ndarray`): Permutation of the inputs of the first block,
-            of ints of shape :math:`(n m,)`, as in :func:`fold`. It takes the
-            place of the first random one, and all signs of that block are
-            positive.
+            of ints of shape :math:`(n m,)`, as in :func:`fold`, or
+            permutations of the first :math:`j` blocks as the rows of an array
+            of shape :math:`(j, n m)`. They take the places of random ones, and
+            all signs of those blocks are positive.
 
     Returns:
         ~chainer.Variable: Output of shape
@@ -214,8 +215,8 @@ def mixed_linear(
         TypeError: If ``n_tiles``, ``n_blocks`` or ``seed`` is not an int, or
             ``order`` not of ints.
         ValueError: If ``n_batch_axes``, ``n_tiles`` or ``n_blocks`` is not
-            positive, ``seed`` is out of range, or ``order`` is no
-            permutation.
+            positive, ``seed`` is out of range, ``order`` is no permutation,
+            or it has more rows than there are blocks.
         chainer.utils.type_check.InvalidType: If the shapes or the dtypes do
             not fit.
 
@@ -235,6 +236,5 @@ def mixed_linear(
         True
 
     """
-    mixing = Mixing.checked(
-        n_tiles, n_blocks, seed, mixing_module.order_on_cpu(order))
+    mixing = Mixing.checked(n_tiles, n_blocks, seed, order)
     return apply_to_rows(MixedLinearFunction(mixing), x, W, b, n_batch_axes)

@@ -74,9 +74,10 @@ class MixedLinear(TiledLinear):
             less than 2 ** 32. It is saved with the link, and loading checks
             that it is the same.
         order (:ref:`ndarray`): Permutation of the inputs of the first block,
-            of ints of shape ``(in_size,)``, in the place of a random one with
-            random signs, for instance from :func:`group_inputs`. It is saved
-            with the link. It stays on the CPU.
+            of ints of shape ``(in_size,)``, or of the first ``j`` blocks, of
+            shape ``(j, in_size)``, in the place of random ones with random
+            signs. :func:`group_inputs` finds such from data, another one for
+            each seed. It is saved with the link. It stays on the CPU.
 
     The parameters have the dtype of ``chainer.config.dtype``, unless an
     initializer brings its own. From forward to backward a node keeps
@@ -87,8 +88,8 @@ class MixedLinear(TiledLinear):
             ``order`` not of ints.
         ValueError: If ``n_tiles`` is not positive or does not divide
             ``in_size``, ``n_blocks`` is not or does not divide ``out_size``,
-            ``seed`` is out of range, or ``order`` is no permutation of the
-            inputs.
+            ``seed`` is out of range, ``order`` is no permutation of the
+            inputs, or it has more rows than there are blocks.
 
     Attributes:
         W (~chainer.Parameter): Weight of shape
@@ -100,8 +101,8 @@ class MixedLinear(TiledLinear):
         n_tiles (int): Number of tiles.
         n_blocks (int): Number of blocks.
         seed (int): The seed.
-        order (numpy.ndarray): Permutation of the inputs of the first block,
-            int32 of shape ``(in_size,)``, or ``None``.
+        order (numpy.ndarray): Permutations of the inputs of the first blocks,
+            int32 of shape ``(in_size,)`` or ``(j, in_size)``, or ``None``.
 
     .. seealso:: :func:`mixed_linear`
 
@@ -138,6 +139,9 @@ class MixedLinear(TiledLinear):
             in_size, out_size, nobias, initialW, initial_bias, n_tiles,
             n_blocks, order)
 
+    def _check_order(self, order: Any, in_size: int | None) -> Any:
+        return mixing_module.check_orders(order, self.n_blocks, in_size)
+
     def _set_order(self, order: NdArray | None) -> None:
         # The gathers are planned on the CPU, whatever the link's device is.
         self.order = to_cpu(order)
@@ -158,7 +162,7 @@ class MixedLinear(TiledLinear):
             except KeyError:  # the snapshot of a link without an order
                 order = None
             if order is not None:
-                self.order = mixing_module.order_on_cpu(order, self.in_size)
+                self.order = self._check_order(order, self.in_size)
             elif self.order is not None:
                 raise ValueError(
                     'the snapshot is of a MixedLinear without an order, but '
@@ -169,9 +173,8 @@ class MixedLinear(TiledLinear):
 
     @property
     def _mixing(self) -> Mixing:
-        return Mixing(
-            self.n_tiles, self.n_blocks, self.seed,
-            None if self.order is None else self.order.tobytes())
+        return Mixing.of_order(
+            self.n_tiles, self.n_blocks, self.seed, self.order)
 
     @classmethod
     def from_params(
@@ -197,7 +200,7 @@ class MixedLinear(TiledLinear):
             n_blocks (int): Number of blocks of the output.
             seed (int): Where the permutations and signs come from.
             order (:ref:`ndarray`): Permutation of the inputs of the first
-                block, of ints of shape ``(in_size,)``.
+                block, or permutations of the first blocks.
 
         Returns:
             MixedLinear: The link, with copies of the arrays, in the dtype of
@@ -264,7 +267,7 @@ class MixedLinear(TiledLinear):
             x: Inputs that the layer meets, of any kind that
                 :func:`group_inputs` takes.
             order (:ref:`ndarray`): Permutation of the inputs of the first
-                block.
+                block, or permutations of the first blocks.
             n_blocks (int): Number of blocks, a divisor of its output size.
             seed (int): Where the permutations and signs come from.
             add_bias (bool): Whether to make a bias where ``link`` has none,
@@ -310,9 +313,7 @@ class MixedLinear(TiledLinear):
         if out_size % n_blocks != 0:
             raise ValueError(
                 tiling.describe_divisors(out_size, n_blocks, 'n_blocks'))
-        mixing = Mixing.checked(
-            n_tiles, n_blocks, seed,
-            mixing_module.order_on_cpu(order, in_size))
+        mixing = Mixing.checked(n_tiles, n_blocks, seed, order, in_size)
         if x is None:
             if add_bias:
                 raise ValueError('add_bias=True needs inputs x')
@@ -379,7 +380,8 @@ class MixedLinear(TiledLinear):
         yield 'n_blocks', self.n_blocks
         yield 'seed', self.seed
         if self.order is not None:
-            yield 'order', 'int32[{}]'.format(self.order.size)
+            yield 'order', 'int32[{}]'.format(
+                ', '.join(map(str, self.order.shape)))
 
     def forward(
             self, x: Variable | NdArray, n_batch_axes: int = 1) -> Variable:

@@ -13,6 +13,7 @@ import operator
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import chainer
 import numpy
 from chainer import backend, variable
 from chainer.backends import cuda
@@ -40,30 +41,49 @@ class Mixing:
         n_tiles: Number of tiles n of the input.
         n_blocks: Number of blocks k of the output.
         seed: Where the permutations and signs come from.
-        order: int32 permutation of the inputs of the first block as bytes, in
-            the place of a random one with random signs.
+        order: int32 permutations of the inputs of the first blocks as bytes,
+            in the place of random ones with random signs.
+        n_ordered: Number of blocks that have such a permutation.
 
     """
 
     n_tiles: int
     n_blocks: int
     seed: int = 0
-    order: bytes | None = None
+    order: bytes = b''
+    n_ordered: int = 0
 
     @classmethod
     def checked(
             cls, n_tiles: Any, n_blocks: Any, seed: Any,
-            order: NdArray | None = None) -> Mixing:
-        """Checks the numbers; ``order`` is a good one or ``None``."""
+            order: NdArray | None = None,
+            in_size: int | None = None) -> Mixing:
+        """Checks what a user gives; ``order`` as in :func:`check_orders`."""
+        n_blocks = check_n_blocks(n_blocks)
+        return cls.of_order(
+            tiling.check_n_tiles(n_tiles), n_blocks, check_seed(seed),
+            check_orders(order, n_blocks, in_size))
+
+    @classmethod
+    def of_order(
+            cls, n_tiles: int, n_blocks: int, seed: int,
+            order: NdArray | None) -> Mixing:
+        """A mixing of good numbers, and of a good order or none."""
+        if order is None:
+            return cls(n_tiles, n_blocks, seed)
         return cls(
-            tiling.check_n_tiles(n_tiles), check_n_blocks(n_blocks),
-            check_seed(seed), None if order is None else order.tobytes())
+            n_tiles, n_blocks, seed, order.tobytes(),
+            1 if order.ndim == 1 else len(order))
 
     @property
     def order_array(self) -> NdArray | None:
-        if self.order is None:
+        """The order, of shape (in_size,) or (n_ordered, in_size)."""
+        if self.n_ordered == 0:
             return None
-        return numpy.frombuffer(self.order, numpy.int32)
+        order = numpy.frombuffer(self.order, numpy.int32)
+        if self.n_ordered == 1:
+            return order
+        return order.reshape(self.n_ordered, -1)
 
     def permutations(self, in_size: int) -> tuple[NdArray, NdArray]:
         """The permutations p and signs s of all blocks, (k, in_size) each.
@@ -82,8 +102,8 @@ class Mixing:
             signs[j] = numpy.where(random.random_sample(in_size) < .5, -1, 1)
         order = self.order_array
         if order is not None:
-            permutations[0] = order
-            signs[0] = 1
+            permutations[:self.n_ordered] = order
+            signs[:self.n_ordered] = 1
         return permutations, signs
 
     def groups(self, in_size: int) -> tuple[NdArray, NdArray]:
@@ -302,9 +322,28 @@ def check_seed(seed: Any) -> int:
     return seed
 
 
-def order_on_cpu(order: Any, in_size: int | None = None) -> NdArray | None:
-    """A checked order as an int32 array of NumPy, or ``None``."""
+def check_orders(
+        order: Any, n_blocks: int, in_size: int | None = None,
+) -> NdArray | None:
+    """Returns good permutations as an int32 array of NumPy, or says why not.
+
+    Args:
+        order: A permutation of the inputs, several as the rows of an array,
+            or ``None``.
+        n_blocks: Number of blocks, each of which can have one.
+        in_size: Number of inputs; any by default.
+
+    """
     if order is None:
         return None
-    return backend.CpuDevice().send(
-        tiling.check_order(variable.as_array(order), in_size))
+    order = variable.as_array(order)
+    if not isinstance(order, chainer.get_array_types()):
+        order = numpy.asarray(order)
+    order = backend.CpuDevice().send(order)
+    if order.ndim != 2:
+        return tiling.check_order(order, in_size)
+    if not 1 <= len(order) <= n_blocks:
+        raise ValueError(
+            'order has {} permutations, but there are {} blocks'.format(
+                len(order), n_blocks))
+    return numpy.stack([tiling.check_order(row, in_size) for row in order])

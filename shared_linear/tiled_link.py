@@ -42,8 +42,8 @@ class TiledLinear(chainer.Link):
                 + tiling.describe_divisors(
                     out_size, self.n_blocks, 'n_blocks'))
         if order is not None:
-            order = tiling.check_order(order, in_size)
-            in_size = order.size
+            order = self._check_order(order, in_size)
+            in_size = order.shape[-1]
         self.order = None
         self._set_order(order)
 
@@ -60,6 +60,9 @@ class TiledLinear(chainer.Link):
                     initial_bias = 0
                 self.b = variable.Parameter(
                     _get_initializer(initial_bias), out_size)
+
+    def _check_order(self, order: NdArray, in_size: int | None) -> NdArray:
+        return tiling.check_order(order, in_size)
 
     def _set_order(self, order: NdArray | None) -> None:
         raise NotImplementedError

@@ -68,7 +68,8 @@ def mixed_permutations(in_size, n_blocks, seed, order=None):
         signs = [-1. if u < .5 else 1. for u in random.random_sample(in_size)]
         blocks.append((permutation, signs))
     if order is not None:
-        blocks[0] = list(order), [1.] * in_size
+        for j, permutation in enumerate(numpy.atleast_2d(order)):
+            blocks[j] = permutation.tolist(), [1.] * in_size
     return blocks
 
 

@@ -22,6 +22,9 @@ LAZY = pytest.mark.parametrize('lazy', [False, True])
 FORMATS = pytest.mark.parametrize('kind', ['npz', 'hdf5'])
 X = numpy.random.RandomState(1).randn(5, 12).astype('f')
 ORDER = numpy.random.RandomState(2).permutation(12)
+ORDERS = numpy.stack([ORDER, ORDER[::-1]])
+WITH_ORDER = pytest.mark.parametrize(
+    'order', [None, ORDER, ORDERS], ids=['random', 'order', 'orders'])
 
 
 def new_link(lazy=False, **kwargs):
@@ -104,7 +107,7 @@ class TestMixedLinear(testing.LinkTestCase):
         return y.astype(self.x_dtype),
 
 
-@pytest.mark.parametrize('order', [None, ORDER], ids=['random', 'order'])
+@WITH_ORDER
 def test_to_linear_and_from_params(order):
     link = new_link(order=order)
     dense = link.to_linear()
@@ -155,7 +158,7 @@ def test_output_has_the_variance_of_a_dense_layer():
 
 
 @LAZY
-@pytest.mark.parametrize('order', [None, ORDER], ids=['random', 'order'])
+@WITH_ORDER
 def test_copies_and_pickles(lazy, order):
     link = new_link(lazy, order=order)
     for other in (
@@ -175,7 +178,7 @@ def test_a_pickle_holds_no_permutations():
 
 @FORMATS
 @LAZY
-@pytest.mark.parametrize('order', [None, ORDER], ids=['random', 'order'])
+@WITH_ORDER
 def test_save_and_load(kind, lazy, order):
     source = new_link(order=order)
     target = new_link(lazy and order is None, order=(
@@ -292,7 +295,17 @@ TABLE = {
     'order of another size in the function': (
         lambda: sl.mixed_linear(
             X, numpy.ones((2, 4), 'f'), n_tiles=3, order=[1, 0]),
-        InvalidType, 'order.size = 2'),
+        InvalidType, r'order.shape = \(2,\)'),
+    'more orders than blocks': (
+        lambda: new_link(order=[ORDER] * 3),
+        ValueError, 'order has 3 permutations, but there are 2 blocks'),
+    'no orders': (
+        lambda: new_link(order=numpy.zeros((0, 12), 'i')),
+        ValueError, 'order has 0 permutations'),
+    'a bad one of two orders': (
+        lambda: new_link(order=[ORDER, [0] * 12]), ValueError, 'permutation'),
+    'orders of three axes': (
+        lambda: new_link(order=ORDERS[None]), ValueError, 'one axis'),
     'width': (
         lambda: new_link()(X[:, :8]),
         InvalidType, r'\(5, 8\).*\(3, 4\).*n_tiles = 3'),

@@ -74,14 +74,19 @@ def test_blocks_differ_and_signs_are_balanced():
     assert set(numpy.unique(signs)) == {-1, 1}
 
 
-def test_an_order_takes_the_place_of_the_first_block():
-    order = numpy.random.permutation(12).astype('i')
+@pytest.mark.parametrize('n_ordered', [1, 2, 3])
+def test_orders_take_the_places_of_the_first_blocks(n_ordered):
+    order = numpy.array([
+        numpy.random.permutation(12) for _ in range(n_ordered)])
     plain = Mixing(3, 3, 1).permutations(12)
-    mixed = Mixing(3, 3, 1, order.tobytes()).permutations(12)
-    numpy.testing.assert_array_equal(mixed[0][0], order)
-    assert (mixed[1][0] == 1).all()
+    mixed = Mixing.checked(3, 3, 1, order).permutations(12)
+    numpy.testing.assert_array_equal(mixed[0][:n_ordered], order)
+    assert (mixed[1][:n_ordered] == 1).all()
     for a, b in zip(plain, mixed, strict=True):
-        numpy.testing.assert_array_equal(a[1:], b[1:])
+        numpy.testing.assert_array_equal(a[n_ordered:], b[n_ordered:])
+    if n_ordered == 1:
+        assert Mixing.checked(3, 3, 1, order[0]) == Mixing.checked(
+            3, 3, 1, order)
 
 
 @pytest.mark.parametrize('n_tiles, n_blocks, rank', [
