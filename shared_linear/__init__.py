@@ -20,6 +20,11 @@ from shared_linear.grouping import (  # noqa: E402
     group_inputs,
 )
 from shared_linear.link import SharedLinear  # noqa: E402
+from shared_linear.mixed_function import (  # noqa: E402
+    MixedLinearFunction,
+    mixed_linear,
+)
+from shared_linear.mixed_link import MixedLinear  # noqa: E402
 from shared_linear.report import LayerReport, Report  # noqa: E402
 from shared_linear.tiling import Fold, Tile, fold, tile  # noqa: E402
 
@@ -28,6 +33,8 @@ __version__ = '0.1.0'
 __all__ = [
     'Fold',
     'LayerReport',
+    'MixedLinear',
+    'MixedLinearFunction',
     'Report',
     'SharedLinear',
     'SharedLinearFunction',
@@ -35,6 +42,7 @@ __all__ = [
     'Tile',
     'fold',
     'group_inputs',
+    'mixed_linear',
     'onnx',
     'share_weights',
     'shared_linear',

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 from chainer import backend, variable
@@ -11,6 +11,9 @@ from chainer.dataset import iterator as iterator_module
 
 from shared_linear.swap_search import add_rows
 from shared_linear.tiling import find_groups
+
+if TYPE_CHECKING:
+    from shared_linear.mixing import Mixing
 
 Array = numpy.ndarray
 BATCH_SIZE = 1000
@@ -174,19 +177,64 @@ class Fit:
         if order is None:
             order = numpy.arange(len(self.S))
         groups = find_groups(order, n_tiles)
-        A = add_rows(add_rows(self.S, groups).T, groups)
-        B = add_rows(self.C.T, groups)
+        return self._solve([_Block(groups, None, self.C, self.W)], n_tiles)
+
+    def solve_mixed(
+            self, mixing: Mixing) -> tuple[Array, Array | None, float]:
+        """As :meth:`solve`, of a weight (o / k, m) that k blocks share.
+
+        The problems of the blocks are stacked: with F_j the fold with the
+        permutation and signs of a block, and C_j the rows of C that it aims
+        at, W' = (sum_j C_j F_j^T) (sum_j F_j S F_j^T)^-1.
+        """
+        return self._solve([
+            _Block(groups, signs[:, None], C, W)
+            for groups, signs, C, W in zip(
+                *mixing.groups(len(self.S)),
+                numpy.split(self.C, mixing.n_blocks),
+                numpy.split(self.W, mixing.n_blocks), strict=True)
+        ], mixing.n_tiles)
+
+    def _solve(self, blocks, n_tiles):
+        A = sum(block.fold(block.fold(self.S).T) for block in blocks)
+        B = sum(block.fold(block.C.T) for block in blocks)
         W = numpy.linalg.solve(A, B).T
         # Without the ridge: |W - W' F|^2 = |W|^2 - 2 <W F^T, W'> + n |W'|^2.
         explained = 2 * (W.T * B).sum() - (W @ A * W).sum()
-        bent = 2 * (W.T * add_rows(self.W.T, groups)).sum() \
-            - n_tiles * (W * W).sum()
+        dense = sum(block.fold(block.W.T) for block in blocks)
+        bent = 2 * (W.T * dense).sum() \
+            - n_tiles * len(blocks) * (W * W).sum()
         residual = self.variance - explained + self.ridge * bent
         error = max(residual, 0.) / self.variance if self.variance else 0.
         if not self.has_bias:
             return W, None, error
-        b = self.y_mean - W @ add_rows(self.x_mean[:, None], groups)[:, 0]
+        b = self.y_mean - numpy.concatenate([
+            W @ block.fold(self.x_mean[:, None])[:, 0] for block in blocks])
         return W, b, error
+
+
+class _Block(NamedTuple):
+    """Outputs that are made from one fold of the inputs."""
+
+    groups: Array
+    signs: Any
+    C: Array
+    W: Array
+
+    def fold(self, rows: Array) -> Array:
+        """Adds the rows of a matrix, (d, r) to (m, r)."""
+        if self.signs is not None:
+            rows = self.signs * rows
+        return add_rows(rows, self.groups)
+
+
+def nearest_weight(W: Array, mixing: Mixing) -> Array:
+    """The shared weight (o / k, m) nearest to a dense one, in the squares."""
+    folded = [
+        add_rows((signs * V).T, groups).T for groups, signs, V in zip(
+            *mixing.groups(W.shape[1]), numpy.split(W, mixing.n_blocks),
+            strict=True)]
+    return numpy.mean(folded, axis=0) / mixing.n_tiles
 
 
 def measure(x: Any, in_size: int | None = None) -> Moments:

@@ -1,14 +1,14 @@
 """The layer's computation, as one node of the graph."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import chainer.functions as F
-import numpy
 from chainer import function_node, utils
 from chainer.utils import type_check
 
 from shared_linear import tiling
+from shared_linear.products import dot, product_dtype
 
 if TYPE_CHECKING:
     from chainer import Variable
@@ -92,9 +92,9 @@ class SharedLinearFunction(function_node.FunctionNode):
 
         if self.method == 'tile':
             tiled = tiling.tile_array(W, self.n_tiles, self.order)
-            y = _dot(x, tiled.T)
+            y = dot(x, tiled.T)
         else:
-            y = _dot(_fold(x, W, self.n_tiles, self.order), W.T)
+            y = dot(_fold(x, W, self.n_tiles, self.order), W.T)
 
         if len(inputs) == 3:
             y += inputs[2]
@@ -132,9 +132,9 @@ class SharedLinearGradData(function_node.FunctionNode):
         W, gy = inputs
         if self.method == 'tile':
             tiled = tiling.tile_array(W, self.n_tiles, self.order)
-            gx = _dot(gy, tiled)
+            gx = dot(gy, tiled)
             return gx.astype(self.x_dtype, copy=False),
-        gx = _dot(gy, W).astype(self.x_dtype, copy=False)
+        gx = dot(gy, W).astype(self.x_dtype, copy=False)
         if self.n_tiles > 1 or self.order is not None:
             gx = tiling.tile_array(gx, self.n_tiles, self.order)
         return gx,
@@ -169,11 +169,11 @@ class SharedLinearGradWeight(function_node.FunctionNode):
         x, gy = inputs
         if self.method == 'tile':
             gW = tiling.fold_array(
-                _dot(gy.T, x), self.n_tiles, order=self.order)
+                dot(gy.T, x), self.n_tiles, order=self.order)
         else:
             # x is folded again. Keeping the sums from forward would save
             # 1 to 4 % of the time, and keep 1 / n of x alive beside it.
-            gW = _dot(gy.T, _fold(x, gy, self.n_tiles, self.order))
+            gW = dot(gy.T, _fold(x, gy, self.n_tiles, self.order))
         return gW.astype(self.W_dtype, copy=False),
 
     def backward(self, indexes, grad_outputs):
@@ -202,23 +202,7 @@ def _fold(
     """Folds x for a product with another array."""
     if n_tiles == 1 and order is None:
         return x
-    return tiling.fold_array(x, n_tiles, _product_dtype(x, other), order)
-
-
-def _dot(a: Any, b: Any) -> NdArray:
-    """Multiplies two matrices, in float32 at least where that is faster."""
-    dtype = _product_dtype(a, b)
-    return a.astype(dtype, copy=False).dot(b.astype(dtype, copy=False))
-
-
-def _product_dtype(a: NdArray, b: NdArray) -> Any:
-    dtype = a.dtype
-    if dtype != b.dtype:
-        dtype = numpy.promote_types(dtype, b.dtype)
-    if dtype.char == 'e' and isinstance(a, numpy.ndarray):
-        # No BLAS on the CPU multiplies float16.
-        return numpy.dtype(numpy.float32)
-    return dtype
+    return tiling.fold_array(x, n_tiles, product_dtype(x, other), order)
 
 
 def shared_linear(
@@ -301,6 +285,12 @@ def shared_linear(
 
 def apply_shared_linear(x, W, b, n_batch_axes, method, n_tiles, order):
     """:func:`shared_linear` of a good order that lies where x lies."""
+    node = SharedLinearFunction(method, n_tiles, order)
+    return apply_to_rows(node, x, W, b, n_batch_axes)
+
+
+def apply_to_rows(node, x, W, b, n_batch_axes):
+    """Applies the node of a linear function to examples as rows."""
     if n_batch_axes <= 0:
         raise ValueError(
             'n_batch_axes should be greater than 0, not {}'.format(
@@ -312,7 +302,7 @@ def apply_shared_linear(x, W, b, n_batch_axes, method, n_tiles, order):
             utils.size_of_shape(batch_shape),
             utils.size_of_shape(x.shape[n_batch_axes:]))
     args = (x, W) if b is None else (x, W, b)
-    y, = SharedLinearFunction(method, n_tiles, order).apply(args)
+    y, = node.apply(args)
     if n_batch_axes > 1:
         y = y.reshape(batch_shape + y.shape[1:])
     return y

@@ -1,26 +1,31 @@
 """The layer as a link that takes the place of ``L.Linear``."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import chainer
 import chainer.links as L
-import numpy
-from chainer import initializers, utils, variable
+from chainer import variable
 
 from shared_linear import calibration, grouping, tiling
 from shared_linear.function import apply_shared_linear
+from shared_linear.tiled_link import (
+    TiledLinear,
+    initialize_as,
+    parameter_arrays,
+    to_cpu,
+    to_float64,
+)
 
 if TYPE_CHECKING:
     from chainer import Variable
-    from chainer.types import InitializerSpec, NdArray
+    from chainer.types import NdArray
 
-    # Chainer takes plain numbers and functions too, but does not say so.
-    InitializerLike = InitializerSpec | float | Callable[[Any], None]
+    from shared_linear.tiled_link import InitializerLike
 
 
-class SharedLinear(chainer.Link):
+class SharedLinear(TiledLinear):
 
     """Linear layer whose weight is shared by the tiles of its input.
 
@@ -116,30 +121,9 @@ class SharedLinear(chainer.Link):
             n_tiles: int,
             order: NdArray | None = None,
     ) -> None:
-        super().__init__()
-        if out_size is None:
-            in_size, out_size = None, in_size
-        self.out_size = out_size
-        self.n_tiles = tiling.check_n_tiles(n_tiles)
-        if order is not None:
-            order = tiling.check_order(order, in_size)
-            in_size = order.size
-        self.order = None
-        self._set_order(order)
-
-        with self.init_scope():
-            self.W = variable.Parameter(
-                _DenseVariance(_get_initializer(initialW), self.n_tiles))
-            if in_size is not None:
-                self._initialize_params(in_size)
-
-            if nobias:
-                self.b = None
-            else:
-                if initial_bias is None:
-                    initial_bias = 0
-                self.b = variable.Parameter(
-                    _get_initializer(initial_bias), out_size)
+        super().__init__(
+            in_size, out_size, nobias, initialW, initial_bias, n_tiles, 1,
+            order)
 
     def _set_order(self, order: NdArray | None) -> None:
         # Without an order the link's snapshot is that of a dense layer.
@@ -158,13 +142,6 @@ class SharedLinear(chainer.Link):
             if order is not None:
                 self._set_order(tiling.check_order(order, self.in_size))
         super().serialize(serializer)
-
-    def _initialize_params(self, in_size: int) -> None:
-        if in_size % self.n_tiles != 0:
-            raise ValueError(
-                'in_size must be a multiple of n_tiles: '
-                + tiling.describe_divisors(in_size, self.n_tiles))
-        self.W.initialize((self.out_size, in_size // self.n_tiles))
 
     @classmethod
     def from_params(
@@ -300,7 +277,7 @@ class SharedLinear(chainer.Link):
             raise TypeError(
                 'from_linear takes a chainer.links.Linear, not a {}'.format(
                     type(link).__name__))
-        W, b = _parameter_arrays(link)
+        W, b = parameter_arrays(link)
         in_size = W.shape[1]
         n_tiles = tiling.check_n_tiles(n_tiles)
         if in_size % n_tiles != 0:
@@ -321,13 +298,13 @@ class SharedLinear(chainer.Link):
                     W, n_tiles, order=link.device.send(order)) / n_tiles,
                 b, n_tiles, order)
         fit = calibration.Fit(
-            calibration.measure(x, in_size), _to_float64(W), _to_float64(b),
+            calibration.measure(x, in_size), to_float64(W), to_float64(b),
             has_bias=add_bias or b is not None)
         if search:
             order = grouping.search_order(
                 fit, n_tiles, seed=seed, n_sweeps=n_sweeps,
                 time_limit=time_limit, progress=progress)
-        W, b, _ = fit.solve(n_tiles, _to_cpu(order))
+        W, b, _ = fit.solve(n_tiles, to_cpu(order))
         return cls._from_arrays(link, W, b, n_tiles, order)
 
     @classmethod
@@ -338,8 +315,8 @@ class SharedLinear(chainer.Link):
             b = b.astype((link.W if link.b is None else link.b).dtype)
         shared = cls(
             n_tiles * W.shape[1], len(W), b is None,
-            _initialize_as(_to_cpu(W)), _initialize_as(_to_cpu(b)),
-            n_tiles=n_tiles, order=_to_cpu(order))
+            initialize_as(to_cpu(W)), initialize_as(to_cpu(b)),
+            n_tiles=n_tiles, order=to_cpu(order))
         return shared.to_device(link.device)
 
     def to_linear(self) -> L.Linear:
@@ -364,18 +341,12 @@ class SharedLinear(chainer.Link):
             True
 
         """
-        W, b = _parameter_arrays(self)
+        W, b = parameter_arrays(self)
         dense = L.Linear(
             self.in_size, self.out_size, b is None,
-            _initialize_as(tiling.tile_array(W, self.n_tiles, self.order)),
-            _initialize_as(b))
+            initialize_as(tiling.tile_array(W, self.n_tiles, self.order)),
+            initialize_as(b))
         return dense.to_device(self.device)
-
-    @property
-    def in_size(self) -> int | None:
-        if self.W.array is None:
-            return None
-        return self.n_tiles * self.W.shape[1]
 
     @property
     def printable_specs(self) -> Iterator[tuple[str, Any]]:
@@ -385,9 +356,6 @@ class SharedLinear(chainer.Link):
         yield 'n_tiles', self.n_tiles
         if self.order is not None:
             yield 'order', 'int32[{}]'.format(self.order.size)
-
-    def __repr__(self) -> str:
-        return str(self)
 
     def forward(
             self, x: Variable | NdArray, n_batch_axes: int = 1) -> Variable:
@@ -419,94 +387,6 @@ class SharedLinear(chainer.Link):
             (4, 5, 2)
 
         """
-        if self.W.array is None and n_batch_axes > 0:
-            self._initialize_params(
-                utils.size_of_shape(x.shape[n_batch_axes:]))
+        self._initialize_by(x, n_batch_axes)
         return apply_shared_linear(
             x, self.W, self.b, n_batch_axes, 'fold', self.n_tiles, self.order)
-
-
-def _get_initializer(initializer: InitializerLike | None) -> Any:
-    return initializers._get_initializer(initializer)  # type: ignore[arg-type]
-
-
-class _DenseVariance(chainer.Initializer):
-
-    """Draws a weight (out, m) with the variance of a dense (out, n * m) one.
-
-    An initializer scales what it draws by the shape of the array. Chainer's
-    own are drawn for (out, m) and rescaled. Of any other the first tile of a
-    dense draw is taken, which needs the memory of the dense weight meanwhile.
-    """
-
-    def __init__(self, initializer: Any, n_tiles: int) -> None:
-        super().__init__(getattr(initializer, 'dtype', None))
-        self.initializer = initializer
-        self.n_tiles = n_tiles
-
-    def __call__(self, array: Any) -> None:
-        out_size, width = array.shape
-        scale = _dense_scale(self.initializer, out_size, width, self.n_tiles)
-        if scale is None:
-            xp = chainer.backend.get_array_module(array)
-            dense = xp.empty((out_size, self.n_tiles * width), array.dtype)
-            self.initializer(dense)
-            array[...] = dense[:, :width]
-        else:
-            self.initializer(array)
-            if scale != 1:
-                array *= scale
-
-
-def _dense_scale(
-        initializer: Any, out_size: int, width: int, n_tiles: int,
-) -> float | None:
-    """Ratio of the deviations drawn for (out, n * m) and for (out, m).
-
-    None if it is not known.
-    """
-    by_fan_in = (1 / n_tiles) ** .5
-    kind = type(initializer)
-    if n_tiles == 1 or not isinstance(initializer, chainer.Initializer):
-        return 1
-    if kind in (
-            initializers.Constant, initializers.Identity, initializers.NaN,
-            initializers.Normal, initializers.One, initializers.Uniform,
-            initializers.Zero):
-        return 1
-    if kind in (initializers.LeCunNormal, initializers.LeCunUniform):
-        return by_fan_in
-    if kind is initializers.Orthogonal and out_size <= width:
-        # As many unit vectors, n times shorter; else their deviation is
-        # that of columns, and says nothing of rows.
-        return by_fan_in
-    if kind in (initializers.HeNormal, initializers.HeUniform):
-        fan_option = getattr(initializer, 'fan_option', 'fan_in')
-        return by_fan_in if fan_option == 'fan_in' else 1
-    if kind in (initializers.GlorotNormal, initializers.GlorotUniform):
-        return ((width + out_size) / (n_tiles * width + out_size)) ** .5
-    return None
-
-
-def _initialize_as(array: NdArray | None) -> InitializerSpec | None:
-    """An initializer that keeps the array's dtype, as an array alone does not.
-    """
-    if array is None:
-        return None
-    return initializers.Constant(array, dtype=array.dtype)
-
-
-def _to_cpu(array):
-    return None if array is None else chainer.backend.CpuDevice().send(array)
-
-
-def _to_float64(array):
-    return None if array is None else _to_cpu(array).astype(numpy.float64)
-
-
-def _parameter_arrays(link):
-    if link.W.array is None:
-        raise ValueError(
-            '{} has no weight yet: give it an in_size, or call it on an input '
-            'first'.format(link))
-    return link.W.array, None if link.b is None else link.b.array

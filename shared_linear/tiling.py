@@ -228,18 +228,23 @@ def check_order(order: Any, size: int | None = None) -> NdArray:
 
 def check_n_tiles(n_tiles: Any) -> int:
     """Returns ``n_tiles`` as a positive int, or says what is wrong with it."""
+    return check_positive_int(n_tiles, 'n_tiles')
+
+
+def check_positive_int(value: Any, name: str) -> int:
+    """Returns ``value`` as a positive int, or says what is wrong with it."""
     try:
-        if isinstance(n_tiles, (bool, numpy.bool_)):
+        if isinstance(value, (bool, numpy.bool_)):
             raise TypeError
-        n_tiles = operator.index(n_tiles)
+        value = operator.index(value)
     except TypeError:
         raise TypeError(
-            'n_tiles must be a positive int, not {!r}'.format(n_tiles)
+            '{} must be a positive int, not {!r}'.format(name, value)
         ) from None
-    if n_tiles < 1:
+    if value < 1:
         raise ValueError(
-            'n_tiles must be a positive int, not {}'.format(n_tiles))
-    return n_tiles
+            '{} must be a positive int, not {}'.format(name, value))
+    return value
 
 
 def expect_float(in_type: Any, name: str) -> None:
@@ -251,20 +256,20 @@ def expect_float(in_type: Any, name: str) -> None:
             '{}.dtype = {}'.format(name, dtype))
 
 
-def describe_divisors(size: int, n_tiles: int) -> str:
-    """Says that ``n_tiles`` does not divide ``size``, and what near it does.
+def describe_divisors(size: int, divisor: int, name: str = 'n_tiles') -> str:
+    """Says that a number does not divide ``size``, and what near it does.
 
     >>> describe_divisors(1000, 7)
     'n_tiles = 7 does not divide 1000; the nearest that do are 5 and 8'
 
     """
     below = max(
-        (d for d in range(1, min(n_tiles, size + 1)) if size % d == 0),
+        (d for d in range(1, min(divisor, size + 1)) if size % d == 0),
         default=None)
     above = next(
-        (d for d in range(n_tiles + 1, size + 1) if size % d == 0), None)
+        (d for d in range(divisor + 1, size + 1) if size % d == 0), None)
     near = [str(d) for d in (below, above) if d is not None]
-    message = 'n_tiles = {} does not divide {}'.format(n_tiles, size)
+    message = '{} = {} does not divide {}'.format(name, divisor, size)
     if len(near) == 2:
         return message + '; the nearest that do are {} and {}'.format(*near)
     if near:

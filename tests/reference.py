@@ -56,3 +56,38 @@ def second_gradients(x, W, gy, ggx, ggW, ggb, n_batch_axes=1):
     return (
         by_x.reshape(x.shape), fold(by_V, V.shape[1] // W.shape[1]),
         by_gy.reshape(gy.shape))
+
+
+def mixed_permutations(in_size, n_blocks, seed, order=None):
+    """p_j and s_j of each block, drawn in turn from one Mersenne Twister."""
+    random = numpy.random.RandomState(seed)
+    blocks = []
+    for _ in range(n_blocks):
+        keys = random.random_sample(in_size).tolist()
+        permutation = sorted(range(in_size), key=keys.__getitem__)
+        signs = [-1. if u < .5 else 1. for u in random.random_sample(in_size)]
+        blocks.append((permutation, signs))
+    if order is not None:
+        blocks[0] = list(order), [1.] * in_size
+    return blocks
+
+
+def mixed_weight(W, n_tiles, n_blocks, seed=0, order=None):
+    """The dense weight: one element after the other, as in the formula."""
+    W = numpy.asarray(W, 'd')
+    height, width = W.shape
+    V = numpy.zeros((n_blocks * height, n_tiles * width))
+    blocks = mixed_permutations(V.shape[1], n_blocks, seed, order)
+    for j, (permutation, signs) in enumerate(blocks):
+        rows = V[j * height:(j + 1) * height]
+        for place, (source, sign) in enumerate(
+                zip(permutation, signs, strict=True)):
+            rows[:, source] = sign * W[:, place % width]
+    return V
+
+
+def mixed_linear(x, W, b, mixing, n_batch_axes=1):
+    y = matrix(x, n_batch_axes) @ mixed_weight(W, **mixing).T
+    if b is not None:
+        y = y + numpy.asarray(b, 'd')
+    return y.reshape(x.shape[:n_batch_axes] + y.shape[1:])

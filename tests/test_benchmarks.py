@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
     'layer_speed': [
         '--size', '12,5', '--batch', '2', '--n-tiles', '3', '--seconds', '0'],
+    'mixed_speed': [
+        '--size', '12,6', '--batch', '2', '--mixing', '3,2', '--seconds', '0'],
     'memory': ['--batch', '2', '--in-size', '20', '--out-size', '5'],
     'scaling': ['--batch', '2', '--seconds', '0'],
     'surgery_overhead': ['--batch', '2', '--seconds', '0'],

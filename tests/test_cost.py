@@ -241,13 +241,13 @@ def test_many_axes_add_one_reshape_before_and_one_behind():
 def test_operations_are_n_times_fewer(n_tiles, monkeypatch):
     """The products that are left have W's own shape."""
     products = []
-    dot = function._dot
+    dot = function.dot
 
     def counted(a, b):
         products.append(a.shape[0] * a.shape[1] * b.shape[1])
         return dot(a, b)
 
-    monkeypatch.setattr(function, '_dot', counted)
+    monkeypatch.setattr(function, 'dot', counted)
     link = sl.SharedLinear(24, 5, n_tiles=n_tiles)
     y = link(chainer.Variable(draw(7, 24)))
     F.sum(y).backward()
