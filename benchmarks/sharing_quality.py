@@ -38,7 +38,7 @@ import chainer.links as L  # noqa: E402  isort: skip
 
 # Hidden layers, and the numbers of epochs to choose from.
 NETWORKS = {
-    '1000': ((1000,), (3, 6)),
+    '1000': ((1000,), (2, 4)),
     'lenet-300-100': ((300, 100), (3, 6)),
     '1000-1000-1000': ((1000, 1000, 1000), (2, 4)),
 }
