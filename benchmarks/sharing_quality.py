@@ -44,7 +44,7 @@ NETWORKS = {
 }
 # (n, k) of mixed sharing at each compression.
 SHAPES = {8: ((2, 4), (4, 2), (8, 1)), 64: ((8, 8), (16, 4), (4, 16))}
-LEARNING_RATES = 1e-3, 3e-3, 9e-3
+LEARNING_RATES = 3e-3, 9e-3, 27e-3
 BATCH_SIZE = 100
 SWEEPS = 20
 # Same parameter count means: as HashedNets', up to this part.
@@ -134,14 +134,31 @@ def parameters(layers):
 
 
 def narrower(sizes, n_parameters):
-    """The dense network with hidden layers so narrow that it has as many."""
-    def scaled(factor):
-        hidden = [max(1, round(factor * size)) for size in sizes[1:-1]]
+    """The dense network of equally narrow hidden layers, with as many.
+
+    What is left over widens the last one: a row of the first layer is many
+    parameters.
+    """
+    in_size, *hidden, n_classes = sizes
+
+    def narrowed(widths):
         return [Layer('dense', i, o) for i, o in itertools.pairwise(
-            [sizes[0], *hidden, sizes[-1]])]
-    return min(
-        (scaled(factor) for factor in numpy.linspace(0, 1, 2001)[1:]),
-        key=lambda layers: abs(parameters(layers) - n_parameters))
+            [in_size, *widths, n_classes])]
+
+    def widest(candidates):
+        fitting = [
+            widths for widths in candidates
+            if parameters(narrowed(widths)) <= n_parameters]
+        return fitting[-1] if fitting else [1] * len(hidden)
+
+    widths = widest(
+        [min(size, width) for size in hidden]
+        for width in range(1, max(hidden) + 1))
+    if hidden[1:]:
+        widths = widest(
+            [*widths[:-1], width]
+            for width in range(widths[-1], hidden[-1] + 1))
+    return narrowed(widths)
 
 
 def nearest_shapes(pairs, n_weights, n_parameters, method):

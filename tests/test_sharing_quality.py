@@ -125,9 +125,17 @@ def test_costs_by_hand():
         196 * 500 + 1000, 250 * 5 + 10]
 
 
-def test_narrower_network_has_as_many_parameters():
-    layers = narrower([784, 1000, 10], 100_260)
-    assert [layer.out_size for layer in layers] == [126, 10]
+@pytest.mark.parametrize(('sizes', 'n_parameters', 'widths'), [
+    # 784 * 126 + 126 + 126 * 10 + 10 = 100,180
+    ([784, 1000, 10], 100_260, [126, 10]),
+    # 784 * 5 + 5 + 5 * 40 + 40 + 40 * 10 + 10 = 4,575
+    ([784, 300, 100, 10], 4575, [5, 40, 10]),
+    ([784, 300, 100, 10], 4574, [5, 39, 10]),
+])
+def test_narrower_network_has_as_many_parameters(
+        sizes, n_parameters, widths):
+    layers = narrower(sizes, n_parameters)
+    assert [layer.out_size for layer in layers] == widths
 
 
 def test_seeds_and_layers_mix_differently():
