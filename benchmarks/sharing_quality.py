@@ -357,17 +357,19 @@ class Row:
         self.errors = []
 
     def choose(self, runs):
-        """The learning rate with few epochs, then the number of epochs."""
+        """The learning rate and the number of epochs.
+
+        All rates are tried with few epochs, the two best with many.
+        """
         few, many = self.epochs
         tried = [
             (self._run(runs, 'validation', rate, few, 0), rate, few)
             for rate in LEARNING_RATES]
-        if any(error is None for error, *_ in tried):
-            return
-        best = min(tried)[1]
-        tried.append(
-            (self._run(runs, 'validation', best, many, 0), best, many))
-        if tried[-1][0] is not None:
+        if all(error is not None for error, *_ in tried):
+            tried += [
+                (self._run(runs, 'validation', rate, many, 0), rate, many)
+                for _, rate, _ in sorted(tried)[:2]]
+        if all(error is not None for error, *_ in tried):
             self.validation, self.learning_rate, self.n_epochs = min(tried)
 
     def test(self, runs, seeds):
