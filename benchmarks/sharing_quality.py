@@ -47,6 +47,8 @@ SHAPES = {8: ((2, 4), (4, 2), (8, 1)), 64: ((8, 8), (16, 4), (4, 16))}
 LEARNING_RATES = 3e-3, 9e-3, 27e-3
 BATCH_SIZE = 100
 SWEEPS = 20
+# Variants of mixed sharing that are tried on validation from all seeds.
+N_CONTENDERS = 3
 # Same parameter count means: as HashedNets', up to this part.
 TOLERANCE = .01
 
@@ -353,8 +355,10 @@ class Row:
         self._name = '{}-{}-{}'.format(
             network, 1 if method.kind == 'dense' else compression,
             method.name.translate(str.maketrans(',', '-', ' ()')))
-        self.validation = self.learning_rate = self.n_epochs = None
+        self.learning_rate = self.n_epochs = None
+        self.validations = []
         self.errors = []
+        self.forward = None
 
     def choose(self, runs):
         """The learning rate and the number of epochs.
@@ -370,10 +374,19 @@ class Row:
                 (self._run(runs, 'validation', rate, many, 0), rate, many)
                 for _, rate, _ in sorted(tried)[:2]]
         if all(error is not None for error, *_ in tried):
-            self.validation, self.learning_rate, self.n_epochs = min(tried)
+            error, self.learning_rate, self.n_epochs = min(tried)
+            self.validations = [error]
+
+    def repeat(self, runs, seeds):
+        """Is held-out error as good from other seeds?"""
+        errors = [
+            self._run(runs, 'validation', self.learning_rate, self.n_epochs,
+                      seed) for seed in range(1, seeds)]
+        if all(error is not None for error in errors):
+            self.validations += errors
 
     def test(self, runs, seeds):
-        if self.validation is None:
+        if not self.validations:
             return
         errors = [
             self._run(runs, 'test', self.learning_rate, self.n_epochs, seed)
@@ -384,6 +397,10 @@ class Row:
         return runs.error(
             self._name, self.layers, self.method.ordered, part,
             learning_rate, n_epochs, seed)
+
+    @property
+    def validation(self):
+        return statistics.mean(self.validations) if self.validations else None
 
     @property
     def mean(self):
@@ -419,8 +436,10 @@ class Row:
             'multiply-adds': self.multiply_adds,
             'gathered inputs': sum(layer.additions for layer in self.layers),
             'learning rate': self.learning_rate, 'epochs': self.n_epochs,
-            'validation error': self.validation, 'test errors': self.errors,
+            'validation errors': self.validations,
+            'test errors': self.errors,
             'mean': self.mean, 'spread': self.spread,
+            'forward seconds': self.forward._asdict(),
         }
 
 
@@ -453,30 +472,62 @@ class Comparison:
         hashed = parameters(plan(Method('hashed'), sizes, self.compression))
         return abs(row.parameters / hashed - 1) <= TOLERANCE
 
+    def time(self, data, device, seconds):
+        """Forward passes of a batch of test digits, in turn."""
+        x = device.send(data.parts['test'][1][0][:BATCH_SIZE])
+
+        def contestant(layers):
+            model = Network(layers, seed=0).to_device(device)
+
+            def run(mark):
+                with chainer.using_config('train', False), \
+                        chainer.no_backprop_mode():
+                    model(x)
+                mark('forward')
+            return run
+
+        timings = harness.compare(
+            {row.method.name: contestant(row.layers) for row in self.rows},
+            device, seconds=seconds)
+        for row in self.rows:
+            row.forward = timings.seconds(row.method.name, 'forward')
+
     def row(self, kind):
         return next((r for r in self.rows if r.method.kind == kind), None)
 
-    def best_mixed(self, ordered):
-        """By validation, among those with that much of an order."""
-        rows = [
-            row for row in self.rows
-            if row.method.kind == 'mixed' and row.method.ordered in ordered
-            and row.validation is not None]
-        return min(rows, key=lambda row: row.validation, default=None)
+    def mixed(self, ordered=(False, True)):
+        """The variants that were tried, the best on validation first."""
+        return sorted(
+            (row for row in self.rows
+             if row.method.kind == 'mixed' and row.method.ordered in ordered
+             and row.validations),
+            key=lambda row: row.validation)
+
+    def choose(self, runs, seeds):
+        for row in self.rows:
+            row.choose(runs)
+        # One seed alone does not tell variants apart that are nearly equal.
+        contenders = self.mixed()[:N_CONTENDERS]
+        at_random = self.mixed([False])
+        for row in contenders:
+            row.repeat(runs, seeds)
+        self.best = min(
+            contenders, key=lambda row: row.validation, default=None)
+        self.best_at_random = at_random[0] if at_random else None
 
     def by_urgency(self):
         """What the comparison is about first."""
-        urgent = [self.row(kind) for kind in ('hashed', 'dense', 'narrow')]
-        urgent += [self.best_mixed([True]), self.best_mixed([False])]
-        urgent = [row for row in urgent if row is not None]
+        urgent = [
+            self.row('hashed'), self.best, self.best_at_random,
+            self.row('dense'), self.row('narrow')]
+        urgent = [row for row in dict.fromkeys(urgent) if row is not None]
         return urgent + [row for row in self.rows if row not in urgent]
 
     def claims(self):
         """Whether mixed sharing is at or below HashedNets' error."""
         hashed = self.row('hashed')
-        for what, ordered in (
-                ('at random', [False]), ('best', [False, True])):
-            mixed = self.best_mixed(ordered)
+        for what, mixed in (
+                ('at random', self.best_at_random), ('best', self.best)):
             if not (hashed and hashed.errors and mixed and mixed.errors):
                 continue
             yield {
@@ -499,8 +550,7 @@ def main(argv=None):
         Comparison(network, compression, data, args.methods)
         for network in args.networks for compression in args.compressions]
     for comparison in comparisons:
-        for row in comparison.rows:
-            row.choose(runs)
+        comparison.choose(runs, args.seeds)
     for rows in itertools.zip_longest(
             *(comparison.by_urgency() for comparison in comparisons)):
         for row in rows:
@@ -523,6 +573,9 @@ def add_arguments(parser):
         help='train nothing, and report the runs that are there')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument(
+        '--seconds', type=float, default=5,
+        help='time for the forward passes of each table (default: 5)')
+    parser.add_argument(
         '--networks', nargs='+', choices=list(NETWORKS),
         default=list(NETWORKS))
     parser.add_argument(
@@ -535,9 +588,10 @@ def add_arguments(parser):
 def report(args, data, comparisons):
     results = []
     for comparison in comparisons:
+        comparison.time(data, args.device, args.seconds)
         print('\n{}'.format(comparison.title))
         harness.print_table(
-            ['method', 'layers', 'parameters', 'multiply-adds', 'lr',
+            ['method', 'layers', 'parameters', 'multiply-adds', 'ms', 'lr',
              'epochs', 'validation', 'test error in %'],
             [cells(row) for row in comparison.rows])
         claims = list(comparison.claims())
@@ -569,8 +623,8 @@ def report(args, data, comparisons):
 def cells(row):
     result = [
         row.method.name, row.shapes, '{:,}'.format(row.parameters),
-        '{:,}'.format(row.multiply_adds)]
-    if row.validation is None:
+        '{:,}'.format(row.multiply_adds), harness.milliseconds(row.forward)]
+    if not row.validations:
         return result + ['-'] * 4
     result += [
         '{:g}'.format(row.learning_rate), str(row.n_epochs),
@@ -613,23 +667,22 @@ def plot_network(axis, comparisons, what):
     handles = {}
     for style, (color, marker, label) in STYLES.items():
         kind, _, ordered = style.partition(', ')
-        best = []
+        best = {}
         for comparison in comparisons:
             rows = [
                 row for row in comparison.rows
                 if row.method.kind == kind and row.errors
                 and row.method.ordered == bool(ordered)]
-            if not rows:
-                continue
             for row in rows:
                 axis.plot(
                     getattr(row, what), row.mean, marker, color=color,
-                    markersize=6, markerfacecolor='white')
-            best.append(min(rows, key=lambda row: row.validation))
+                    markersize=5, markerfacecolor='white')
+            if rows:
+                row = min(rows, key=lambda row: row.validation)
+                best[getattr(row, what), row.mean] = row.spread
         if best:
             handles[label] = axis.errorbar(
-                [getattr(row, what) for row in best],
-                [row.mean for row in best], [row.spread for row in best],
+                *zip(*best, strict=True), list(best.values()),
                 color=color, marker=marker, markersize=8, linewidth=1,
                 capsize=3)
     return handles
@@ -639,12 +692,15 @@ def scale_axes(axis):
     from matplotlib import ticker
     axis.set_xscale('log')
     axis.set_yscale('log')
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3)))
+    axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
     low, high = axis.get_ylim()
     axis.yaxis.set_major_locator(ticker.FixedLocator(
         [tick for tick in (1, 1.5, 2, 3, 4, 6, 10, 15, 20, 30, 50, 90)
          if low <= tick <= high]))
     axis.yaxis.set_major_formatter('{x:g}')
-    axis.yaxis.set_minor_locator(ticker.NullLocator())
+    for direction in axis.xaxis, axis.yaxis:
+        direction.set_minor_locator(ticker.NullLocator())
     axis.grid(True, alpha=.3)
 
 

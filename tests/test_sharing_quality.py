@@ -36,11 +36,13 @@ def data(tmp_path):
 
 def run(tmp_path, data, monkeypatch, *flags):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(
+        sharing_quality.NETWORKS, 'lenet-300-100', ((300, 100), (1, 2)))
     out = tmp_path / 'out'
     sharing_quality.main([
         '--data', str(data), '--runs', 'runs', '--out', str(out),
         '--networks', 'lenet-300-100', '--compressions', '8',
-        '--seeds', '2', *flags])
+        '--seeds', '2', '--seconds', '0', *flags])
     written = json.loads((out / 'sharing_quality.json').read_text())
     comparison, = written['results']['comparisons']
     return {row['method']: row for row in comparison['rows']}, comparison
@@ -74,6 +76,8 @@ def test_it_runs_on_any_data_and_goes_on(
         sharing_quality, 'train',
         lambda *args: trained.append(train(*args)))
     again, _ = run(tmp_path, data, monkeypatch)
+    for row in (*rows.values(), *again.values()):
+        assert row.pop('forward seconds')['median'] > 0
     assert again == rows
     assert len(trained) == 1
     without_seconds = [
