@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 here = Path(__file__).resolve().parent
-support = {'__init__.py', '__main__.py', 'harness.py'}
-# These take up to an hour, and are run by their names.
-slow = {'search_cost.py', 'shared_weights_quality.py'}
+support = {
+    '__init__.py', '__main__.py', 'harness.py', 'hashed_linear.py'}
+# These take up to hours, and are run by their names.
+slow = {
+    'search_cost.py', 'shared_weights_quality.py', 'sharing_quality.py'}
 # These measure a GPU, and run where one is asked for.
 gpu = {'gpu_layer.py', 'gpu_step.py'}
 if not any('cupy' in flag for flag in sys.argv[1:]):

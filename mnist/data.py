@@ -27,7 +27,7 @@ class Digits(NamedTuple):
 
 
 def load_digits(
-        directory: str | PathLike | None = None, *,
+        directory: str | PathLike | None = None, *, any_kind: bool = False,
         urls: Sequence[str] = mirrors.MIRRORS, timeout: float = 10.,
         report: Callable[[str], None] = lambda line: None) -> Digits:
     """Returns digits from the first of four places that has them.
@@ -39,6 +39,8 @@ def load_digits(
     Args:
         directory (path): Folder with the four files, gzipped or not, of
             MNIST or of any other 28 x 28 images with labels 0 to 9.
+        any_kind (bool): Whether images of another size in the directory, and
+            labels above 9, are taken too. By default they are an error.
         urls (sequence of str): Mirrors to ask; none of them if empty.
         timeout (float): Seconds that the mirrors have to answer.
         report (callable): Is given a line about what takes its time.
@@ -48,7 +50,7 @@ def load_digits(
             there is broken; the message names the file and the reason.
     """
     if directory is not None:
-        return _from_directory(Path(directory))
+        return _from_directory(Path(directory), any_kind)
     cached = _from_cache()
     if cached is not None:
         return cached
@@ -61,14 +63,14 @@ def load_digits(
     return _from_mirrors(train, test)
 
 
-def _from_directory(directory: Path) -> Digits:
+def _from_directory(directory: Path, any_kind: bool) -> Digits:
     if not directory.is_dir():
         raise DataError(
             f'{directory}: ' + ('not a folder' if directory.exists()
                                 else 'no such folder'))
     train, test = (
         idx.read_split(_find(directory, pair.images.name),
-                       _find(directory, pair.labels.name))
+                       _find(directory, pair.labels.name), any_kind)
         for pair in (original.TRAIN, original.TEST))
     return _digits(train, test, f'from {directory}')
 

@@ -24,18 +24,22 @@ class Split(NamedTuple):
     labels: numpy.ndarray
 
 
-def parse_images(content: bytes, name: str) -> numpy.ndarray:
+def parse_images(
+        content: bytes, name: str, any_kind: bool = False) -> numpy.ndarray:
     """Returns the images of an IDX file as an (N, 784) array of uint8.
 
     Args:
         content (bytes): The file, uncompressed.
         name (str): What to call the file in an error.
+        any_kind (bool): Whether to take images of another size.
 
     Raises:
         DataError: If it is no IDX file of 28 x 28 images of bytes, or if it
             holds fewer or more bytes than its header says.
     """
     images = _parse(content, IMAGES_MAGIC, 'images', name)
+    if any_kind:
+        return images.reshape(len(images), -1)
     if images.shape[1:] != (SIDE, SIDE):
         raise DataError(
             f'{name}: images of {images.shape[1]} x {images.shape[2]}, '
@@ -43,19 +47,22 @@ def parse_images(content: bytes, name: str) -> numpy.ndarray:
     return images.reshape(-1, SIDE * SIDE)
 
 
-def parse_labels(content: bytes, name: str) -> numpy.ndarray:
+def parse_labels(
+        content: bytes, name: str, any_kind: bool = False) -> numpy.ndarray:
     """Returns the labels of an IDX file as an (N,) array of uint8.
 
     Args:
         content (bytes): The file, uncompressed.
         name (str): What to call the file in an error.
+        any_kind (bool): Whether to take labels above 9.
 
     Raises:
         DataError: If it is no IDX file of labels 0 to 9, or if it holds
             fewer or more bytes than its header says.
     """
     labels = _parse(content, LABELS_MAGIC, 'labels', name)
-    check_labels(labels, name)
+    if not any_kind:
+        check_labels(labels, name)
     return labels
 
 
@@ -66,18 +73,23 @@ def check_labels(labels: numpy.ndarray, name: str) -> None:
             f'{name}: label {labels.max()}, expected 0 to {N_CLASSES - 1}')
 
 
-def read_split(images_path: Path, labels_path: Path) -> Split:
+def read_split(
+        images_path: Path, labels_path: Path,
+        any_kind: bool = False) -> Split:
     """Reads a pair of IDX files, gzipped or not.
 
     Args:
         images_path (Path): File of images.
         labels_path (Path): File of their labels.
+        any_kind (bool): Whether to take images and labels that MNIST has not.
 
     Raises:
         DataError: If a file cannot be read, or if they do not make a pair.
     """
-    images = parse_images(read_bytes(images_path), str(images_path))
-    labels = parse_labels(read_bytes(labels_path), str(labels_path))
+    images = parse_images(
+        read_bytes(images_path), str(images_path), any_kind)
+    labels = parse_labels(
+        read_bytes(labels_path), str(labels_path), any_kind)
     if len(images) != len(labels):
         raise DataError(
             f'{labels_path}: {len(labels):,} labels for the '

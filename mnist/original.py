@@ -45,6 +45,8 @@ def is_original(split: idx.Split, pair: Pair) -> bool:
         split (Split): Raw digits.
         pair (Pair): :data:`TRAIN` or :data:`TEST`.
     """
+    if split.images.shape[1] != idx.SIDE ** 2:
+        return False
     images = split.images.reshape(-1, idx.SIDE, idx.SIDE)
     return (_is_file(images, pair.images)
             and _is_file(split.labels, pair.labels))

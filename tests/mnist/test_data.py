@@ -1,10 +1,11 @@
 import gzip
 import hashlib
+import struct
 
 import chainer
 import numpy
 import pytest
-from made_digits import NAMES, make_digits, write_digits
+from made_digits import NAMES, labels_file, make_digits, write_digits
 
 from mnist import cache, embedded, mirrors, original
 from mnist.data import load_digits
@@ -45,6 +46,25 @@ def test_folder_with_the_dots_of_other_archives(digits_dir):
         # Some archives have a folder of the other name besides.
         path.mkdir()
     assert len(load_digits(digits_dir).train) == 60
+
+
+def test_folder_of_another_kind(tmp_path):
+    """Only where it is asked for: 6 x 5 images, of twelve classes."""
+    images = numpy.arange(12 * 30).reshape(12, 6, 5).astype(numpy.uint8)
+    labels = numpy.arange(12, dtype=numpy.uint8)
+    for images_name, labels_name in NAMES.values():
+        (tmp_path / images_name).write_bytes(
+            struct.pack('>iiii', 2051, *images.shape) + images.tobytes())
+        (tmp_path / labels_name).write_bytes(labels_file(labels))
+    with pytest.raises(DataError, match='images of 6 x 5, expected 28 x 28'):
+        load_digits(tmp_path)
+    train, test, source = load_digits(tmp_path, any_kind=True)
+    assert source.startswith('digits that are not the whole MNIST, 12 to')
+    for dataset in train, test:
+        for i, (image, label) in enumerate(dataset):
+            numpy.testing.assert_allclose(
+                image, images[i].ravel() / 255, rtol=1e-6)
+            assert label == i
 
 
 def test_folder_wins_over_the_cache(digits_dir):
