@@ -645,6 +645,10 @@ STYLES = {
 }
 
 
+# What is above it is written at the edge of the plot.
+HIGHEST_ERROR = 8
+
+
 def plot(comparisons, what, label, path):
     """Error against one of the costs; lines join the best on validation."""
     by_network = {}
@@ -673,16 +677,24 @@ def plot_network(axis, comparisons, what):
                 row for row in comparison.rows
                 if row.method.kind == kind and row.errors
                 and row.method.ordered == bool(ordered)]
+            if rows:
+                chosen = min(rows, key=lambda row: row.validation)
+                best[comparison.compression] = chosen
             for row in rows:
                 axis.plot(
                     getattr(row, what), row.mean, marker, color=color,
                     markersize=5, markerfacecolor='white')
-            if rows:
-                row = min(rows, key=lambda row: row.validation)
-                best[getattr(row, what), row.mean] = row.spread
+                if row.mean > HIGHEST_ERROR:
+                    axis.annotate(
+                        '{:.0f} % ↑'.format(row.mean),
+                        (getattr(row, what), HIGHEST_ERROR), (0, -3),
+                        textcoords='offset points', color=color, ha='center',
+                        va='bottom' if ordered else 'top', fontsize=8)
         if best:
             handles[label] = axis.errorbar(
-                *zip(*best, strict=True), list(best.values()),
+                [getattr(row, what) for row in best.values()],
+                [row.mean for row in best.values()],
+                [row.spread for row in best.values()],
                 color=color, marker=marker, markersize=8, linewidth=1,
                 capsize=3)
     return handles
@@ -692,11 +704,14 @@ def scale_axes(axis):
     from matplotlib import ticker
     axis.set_xscale('log')
     axis.set_yscale('log')
+    axis.margins(x=.1)
     axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3)))
     axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
     low, high = axis.get_ylim()
+    high = min(high, HIGHEST_ERROR * 1.1)
+    axis.set_ylim(low, high)
     axis.yaxis.set_major_locator(ticker.FixedLocator(
-        [tick for tick in (1, 1.5, 2, 3, 4, 6, 10, 15, 20, 30, 50, 90)
+        [tick for tick in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
          if low <= tick <= high]))
     axis.yaxis.set_major_formatter('{x:g}')
     for direction in axis.xaxis, axis.yaxis:
