@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 
 from shared_linear import grouping
-from shared_linear.calibration import Fit, make_fold
+from shared_linear.calibration import Fit
 
 Array = numpy.ndarray
 
@@ -78,17 +78,25 @@ def improve_units(
     scales = scales.reshape(n_tiles, -1).astype(numpy.float64)
     variances = fit.S.diagonal()
     for _ in range(n_passes):
-        F = make_fold(len(fit.S), n_tiles, units.ravel(), scales.ravel())
-        FS = F @ fit.S
-        W = numpy.linalg.solve(FS @ F.T, F @ fit.C.T)
+        FS = _fold_rows(fit.S, units, scales)
+        W = numpy.linalg.solve(
+            _fold_rows(FS.T, units, scales),
+            _fold_rows(fit.C.T, units, scales))
         K, WC = W @ W.T, W @ fit.C
-        for p in range(len(F)):
+        for p in range(len(K)):
             if K[p, p] > 0:
                 _improve_group(
                     units[:, p], scales[:, p], fit.S, variances,
                     WC[p] - K[p] @ FS, K[p, p], FS[p])
     scales /= numpy.sqrt((scales * scales).mean(0))
     return units.ravel(), scales.ravel()
+
+
+def _fold_rows(matrix, units, scales):
+    """F @ matrix; F has one element in each row for each tile."""
+    return sum(
+        tile_scales[:, None] * matrix[tile_units]
+        for tile_units, tile_scales in zip(units, scales, strict=True))
 
 
 def _improve_group(units, scales, S, variances, h, k, sums):
