@@ -669,7 +669,7 @@ def plot(comparisons, what, label, path):
 
 def plot_network(axis, comparisons, what):
     handles = {}
-    for style, (color, marker, label) in STYLES.items():
+    for line, (style, (color, marker, label)) in enumerate(STYLES.items()):
         kind, _, ordered = style.partition(', ')
         best = {}
         for comparison in comparisons:
@@ -687,9 +687,9 @@ def plot_network(axis, comparisons, what):
                 if row.mean > HIGHEST_ERROR:
                     axis.annotate(
                         '{:.0f} % ↑'.format(row.mean),
-                        (getattr(row, what), HIGHEST_ERROR), (0, -3),
+                        (getattr(row, what), HIGHEST_ERROR), (0, -9 * line),
                         textcoords='offset points', color=color, ha='center',
-                        va='bottom' if ordered else 'top', fontsize=8)
+                        va='top', fontsize=8)
         if best:
             handles[label] = axis.errorbar(
                 [getattr(row, what) for row in best.values()],
