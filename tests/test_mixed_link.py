@@ -129,8 +129,7 @@ def test_n_times_k_fewer_weights():
     assert (link.in_size, link.out_size) == (784, 1000)
 
 
-@LAZY
-def test_the_out_size_alone(lazy):
+def test_the_out_size_alone():
     link = sl.MixedLinear(6, n_tiles=3, n_blocks=2)
     assert link.in_size is None and link.out_size == 6
     link(X)
