@@ -267,14 +267,12 @@ def _gather(source, order, sums):
 
 
 def _add(rows, n):
-    """The sum of n matrices that lie below each other; BLAS reads each once.
-    """
+    """The sum of n matrices that lie below each other."""
     if n == 1:
         return rows
-    height, size = len(rows) // n, rows.shape[1]
-    sums = numpy.matmul(
-        numpy.ones((1, n), rows.dtype), rows.reshape(n, height * size))
-    return sums.reshape(height, size)
+    # In a row, they are the tiles of a fold.
+    sums = tiling.fold_array(rows.reshape(1, rows.size), n, rows.dtype)
+    return sums.reshape(len(rows) // n, rows.shape[1])
 
 
 class _Scratch(threading.local):
