@@ -5,31 +5,26 @@
 n times fewer weights, and n times less computation, for Chainer and CuPy.
 Import it before Chainer: Chainer 7.8.1 alone fails on NumPy 2.
 """
-from shared_linear import _compat
+# ruff: noqa: E402  (Chainer is readied before anything imports it)
+from shared_linear.stack.patches import ready_chainer
 
-_compat.ready_chainer()
+ready_chainer()
 
-from shared_linear import (  # noqa: E402
-    mixed_folding,  # noqa: F401  (tells surgery how)
-    onnx,
-)
-from shared_linear.conversion import share_weights  # noqa: E402
-from shared_linear.function import (  # noqa: E402
-    SharedLinearFunction,
-    shared_linear,
-)
-from shared_linear.grouping import (  # noqa: E402
-    StoppedByTimeLimit,
-    group_inputs,
-)
-from shared_linear.link import SharedLinear  # noqa: E402
-from shared_linear.mixed_function import (  # noqa: E402
+from shared_linear import _moved, onnx, surgery
+from shared_linear.compression.conversion import share_weights
+from shared_linear.compression.grouping import StoppedByTimeLimit, group_inputs
+from shared_linear.compression.report import LayerReport, Report
+from shared_linear.layers import batch_norm  # noqa: F401  (tells surgery how)
+from shared_linear.layers.function import SharedLinearFunction, shared_linear
+from shared_linear.layers.link import SharedLinear
+from shared_linear.layers.mixed_function import (
     MixedLinearFunction,
     mixed_linear,
 )
-from shared_linear.mixed_link import MixedLinear  # noqa: E402
-from shared_linear.report import LayerReport, Report  # noqa: E402
-from shared_linear.tiling import Fold, Tile, fold, tile  # noqa: E402
+from shared_linear.layers.mixed_link import MixedLinear
+from shared_linear.layers.tiling import Fold, Tile, fold, tile
+
+_moved.keep_old_names()
 
 __version__ = '0.1.0'
 
@@ -49,5 +44,6 @@ __all__ = [
     'onnx',
     'share_weights',
     'shared_linear',
+    'surgery',
     'tile',
 ]

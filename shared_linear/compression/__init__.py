@@ -1,0 +1,1 @@
+"""Layers of a trained network made smaller, without training."""

@@ -1,0 +1,331 @@
+"""What the layers of a model are given, and what lies between them."""
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import chainer
+import chainer.links as L
+import numpy
+from chainer import utils
+from chainer.functions.activation import (
+    clipped_relu,
+    elu,
+    hard_sigmoid,
+    leaky_relu,
+    relu,
+    sigmoid,
+    softplus,
+    tanh,
+)
+from chainer.functions.array import cast
+from chainer.functions.connection import linear
+from chainer.functions.math import (
+    basic_math,
+    exponential,
+    identity,
+    sqrt,
+    square,
+)
+from chainer.functions.noise import dropout
+from chainer.utils import type_check
+
+from shared_linear.layers.function import SharedLinearFunction
+from shared_linear.layers.link import SharedLinear
+
+# What these do to an element depends on nothing else, so that a permutation
+# of the elements passes through them.
+ELEMENTWISE = (
+    basic_math.Absolute,
+    basic_math.AddConstant,
+    basic_math.DivFromConstant,
+    basic_math.MulConstant,
+    basic_math.Neg,
+    basic_math.PowVarConst,
+    basic_math.SubFromConstant,
+    cast.Cast,
+    clipped_relu.ClippedReLU,
+    dropout.Dropout,
+    elu.ELU,
+    exponential.Exp,
+    exponential.Log,
+    hard_sigmoid.HardSigmoid,
+    identity.Identity,
+    leaky_relu.LeakyReLU,
+    relu.ReLU,
+    sigmoid.Sigmoid,
+    softplus.Softplus,
+    sqrt.Sqrt,
+    square.Square,
+    tanh.Tanh,
+)
+# Of these, those with f(s x) = s f(x) for s > 0.
+HOMOGENEOUS = (
+    basic_math.Absolute,
+    basic_math.MulConstant,
+    basic_math.Neg,
+    cast.Cast,
+    dropout.Dropout,
+    identity.Identity,
+    leaky_relu.LeakyReLU,
+    relu.ReLU,
+)
+LINEAR = (linear.LinearFunction, SharedLinearFunction)
+
+
+class Call(NamedTuple):
+
+    """One call of a layer, with the minibatch axes as one."""
+
+    path: str
+    x: Any
+    y: Any
+    node: Any
+    out: Any
+
+
+class _Layers(chainer.LinkHook):
+
+    """Records the calls of some links. It is added to none of them."""
+
+    name = 'SharedLinearLayers'
+
+    def __init__(self, paths):
+        self.paths = paths
+        self.calls = []
+
+    def forward_postprocess(self, args):
+        path = self.paths.get(id(args.link))
+        if path is None or args.forward_name != 'forward':
+            return
+        given = dict(zip(('x', 'n_batch_axes'), args.args, strict=False))
+        given.update(args.kwargs)
+        x = chainer.as_variable(given['x'])
+        shape = x.shape[:given.get('n_batch_axes', 1)]
+        rows = utils.size_of_shape(shape)
+        self.calls.append(Call(
+            path,
+            x.array.reshape(rows, utils.size_of_shape(x.shape[len(shape):])),
+            args.out.array.reshape(rows, -1 if rows else args.out.shape[-1]),
+            x.node,
+            args.out))
+
+
+class _Functions(chainer.FunctionHook):
+
+    """Records every function, and what each needed."""
+
+    name = 'SharedLinearFunctions'
+
+    def __init__(self):
+        self.functions = []
+
+    def forward_postprocess(self, function, in_data):
+        self.functions.append(function)
+
+
+class Run(NamedTuple):
+
+    """What happened when a model ran: calls of layers, functions, results."""
+
+    calls: list[Call]
+    functions: list[Any]
+    results: list[Any]
+
+
+def run(
+        model: Any, batch: Any, layers: dict[str, Any], graph: bool = False,
+) -> Run:
+    """Runs a model in test mode, and records the calls of some layers.
+
+    Args:
+        model: Chain. Of a Classifier the predictor is called.
+        batch: Array of inputs.
+        layers: Links by path.
+        graph: Whether to build the computational graph.
+
+    Raises:
+        ValueError: If the model does not take the inputs.
+
+    """
+    function = model.predictor if isinstance(model, L.Classifier) else model
+    recorder = _Layers({id(link): path for path, link in layers.items()})
+    functions = _Functions()
+    batch = model.device.send(batch)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(chainer.using_config('train', False))
+        stack.enter_context(chainer.using_config('enable_backprop', graph))
+        stack.enter_context(chainer.using_device(model.device))
+        stack.enter_context(recorder)
+        if graph:
+            stack.enter_context(functions)
+        try:
+            results = function(batch)
+        except type_check.InvalidType as error:
+            raise ValueError(
+                'the model does not take calibration inputs of shape {} and '
+                'dtype {}: {}'.format(
+                    batch.shape, batch.dtype,
+                    ' '.join(str(error).split()))) from error
+    return Run(recorder.calls, functions.functions, list(_flatten(results)))
+
+
+def sensitivity(
+        model: Any, batch: Any, path: str, link: Any, rng: Any) -> Any:
+    """How the outputs of a model change with those of a layer.
+
+    With J the derivative of the first by the second, and random signs e, it
+    is J^T e, whose covariance is J^T J (Hutchinson, A stochastic estimator of
+    the trace of the influence matrix, 1989).
+
+    Args:
+        model: Chain.
+        batch: Array of inputs.
+        path: Of the layer.
+        link: The layer.
+        rng: Random state, for the signs.
+
+    Returns:
+        Array of the shape of the outputs of the layer, with the minibatch
+        axes as one; ``None`` if there is no derivative.
+
+    """
+    recorded = run(model, batch, {path: link}, graph=True)
+    call, = recorded.calls
+    results = [
+        result for result in recorded.results
+        if isinstance(result, chainer.Variable) and result.dtype.kind == 'f']
+    if not results:
+        return None
+    signs = [
+        chainer.Variable(result.device.send(
+            rng.choice([-1, 1], result.shape).astype(result.dtype)))
+        for result in results]
+    with chainer.using_config('train', False), \
+            chainer.using_device(model.device):
+        gradient, = chainer.grad(results, [call.out], signs)
+    return None if gradient is None else gradient.array.reshape(call.y.shape)
+
+
+def _flatten(results: Any) -> Iterator[Any]:
+    if isinstance(results, (chainer.Variable, *chainer.get_array_types())):
+        yield results
+    elif isinstance(results, dict):
+        for value in results.values():
+            yield from _flatten(value)
+    elif isinstance(results, (tuple, list)):
+        for value in results:
+            yield from _flatten(value)
+
+
+@contextlib.contextmanager
+def same_random_numbers() -> Iterator[Any]:
+    """Yields a function that winds the random numbers back; so does the end.
+
+    A model that draws any then gives the same before and after an edit.
+    """
+    state, numpy_state = random.getstate(), numpy.random.get_state()
+
+    def wind_back():
+        random.setstate(state)
+        numpy.random.set_state(numpy_state)
+
+    try:
+        yield wind_back
+    finally:
+        wind_back()
+
+
+def copy_model(model: Any) -> Any:
+    """A deep copy of a model, without the graphs that its variables end.
+
+    A Classifier, for one, keeps the loss of its last batch.
+    """
+    memo: dict[int, Any] = {}
+    for link in model.links():
+        for value in vars(link).values():
+            if (isinstance(value, chainer.Variable)
+                    and not isinstance(value, chainer.Parameter)):
+                array = None if value.array is None else value.array.copy()
+                memo[id(value)] = chainer.Variable(array, name=value.name)
+    return copy.deepcopy(model, memo)
+
+
+def find_layer_before(
+        recorded: Run, path: str, layers: dict[str, Any],
+        functions: tuple[Any, ...] = ELEMENTWISE) -> str | None:
+    """The layer whose outputs are the inputs of another but for their values.
+
+    It is the one at the other end of a chain of element-wise functions, each
+    of which is the only one that needs the one before. To permute its rows
+    is then to permute the inputs of the layer at this end.
+
+    Args:
+        recorded: Of a run with its graph.
+        path: Layer at this end.
+        layers: Links that may be permuted, by path.
+        functions: Element-wise functions that may lie between.
+
+    Returns:
+        Its path, or ``None``.
+
+    """
+    uses: dict[int, int] = {}
+    for function in recorded.functions:
+        for needed in function.inputs or ():
+            uses[id(needed)] = uses.get(id(needed), 0) + 1
+    for result in recorded.results:
+        if isinstance(result, chainer.Variable):
+            uses[id(result.node)] = 2
+    call, = [call for call in recorded.calls if call.path == path]
+    node = call.node
+    while uses.get(id(node)) == 1 and node.creator_node is not None:
+        creator = node.creator_node
+        needs: Any = creator.inputs
+        if isinstance(creator, LINEAR):
+            parameters = needs[1:]
+            for name, link in layers.items():
+                if (link.W.node is parameters[0]
+                        and all(uses[id(p)] == 1 for p in parameters)):
+                    return name
+            return None
+        if not isinstance(creator, functions) or len(needs) != 1:
+            return None
+        node, = needs
+    return None
+
+
+def is_dense(link: Any) -> bool:
+    """Whether a link is ``L.Linear`` in what it computes."""
+    return (isinstance(link, L.Linear)
+            and type(link).forward is L.Linear.forward)
+
+
+def can_be_permuted(link: Any) -> bool:
+    """Whether the outputs of a link are permuted by its rows."""
+    return is_dense(link) or type(link) is SharedLinear
+
+
+def replace_link(model: Any, path: str, link: Any) -> None:
+    """Puts a link in the place of another in a chain or a list."""
+    *names, last = path.strip('/').split('/')
+    parent = model
+    for name in names:
+        parent = (
+            parent._children[int(name)]
+            if isinstance(parent, chainer.ChainList) else parent[name])
+    if isinstance(parent, chainer.ChainList):
+        old = parent._children[int(last)]
+        # Sequential's own assignment may change the places of its links, and
+        # so their paths.
+        chainer.ChainList.__setitem__(parent, int(last), link)
+        if isinstance(parent, chainer.Sequential):
+            parent._layers = [
+                link if layer is old else layer for layer in parent._layers]
+    else:
+        delattr(parent, last)
+        with parent.init_scope():
+            setattr(parent, last, link)

@@ -1,0 +1,66 @@
+"""How batch normalization folds into a layer of mixed sharing."""
+from __future__ import annotations
+
+from typing import Any
+
+from chainer import backend
+
+from shared_linear.layers.mixed_link import MixedLinear
+from shared_linear.surgery.foldable import (
+    CannotFold,
+    Weights,
+    bias,
+    register_foldable,
+)
+
+
+def mixed_outputs(link: MixedLinear, scale: Any, shift: Any) -> Weights:
+    """Of a weight that blocks of the outputs share.
+
+    Its rows take in a scale that is the same for every block. The bias, in
+    which each output has an element of its own, takes in any shift.
+    """
+    W: Any = link.W.array
+    xp = backend.get_array_module(W)
+    if len(scale) != link.out_size:
+        raise CannotFold(
+            'it normalizes {} channels, and the layer has {} outputs'.format(
+                len(scale), link.out_size))
+    scales = scale.reshape(link.n_blocks, -1)
+    if not _alike(xp, scales, scales[:1]):
+        raise CannotFold(
+            'the scale differs between blocks of outputs, which share a '
+            'weight')
+    return W * scales[0][:, None], bias(link) * scale + shift
+
+
+def mixed_inputs(link: MixedLinear, scale: Any, shift: Any) -> Weights:
+    """Of a weight that inputs share, in each of the blocks other ones.
+
+    Its columns take in a scale that is the same for all inputs of a column.
+    """
+    W: Any = link.W.array
+    xp = backend.get_array_module(W)
+    mixing = link._mixing
+    width = mixing.n_tiles * W.shape[1]
+    if width % len(scale):
+        raise CannotFold(
+            'it normalizes {} channels, and the layer reads {} values'.format(
+                len(scale), width))
+    # An image is flattened channel by channel.
+    scale = xp.repeat(scale, width // len(scale))
+    shift = xp.repeat(shift, width // len(shift))
+    columns = xp.asarray(mixing.groups(width)[0])
+    factor = xp.empty(W.shape[1], scale.dtype)
+    factor[columns[0]] = scale
+    if not _alike(xp, factor[columns], scale):
+        raise CannotFold(
+            'the scale differs between inputs that share a weight')
+    return W * factor, bias(link) + mixing.dense_weight(W) @ shift
+
+
+def _alike(xp, a, b):
+    return bool(xp.allclose(a, b, rtol=1e-6, atol=0))
+
+
+register_foldable(MixedLinear, mixed_outputs, mixed_inputs)

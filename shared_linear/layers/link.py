@@ -1,0 +1,393 @@
+"""The layer as a link that takes the place of ``L.Linear``."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import chainer
+import chainer.links as L
+from chainer import variable
+
+from shared_linear.compression import calibration, grouping
+from shared_linear.layers import tiling
+from shared_linear.layers.function import apply_shared_linear
+from shared_linear.layers.tiled_link import (
+    TiledLinear,
+    initialize_as,
+    parameter_arrays,
+    to_cpu,
+    to_float64,
+)
+
+if TYPE_CHECKING:
+    from chainer import Variable
+    from chainer.types import NdArray
+
+    from shared_linear.layers.tiled_link import InitializerLike
+
+
+class SharedLinear(TiledLinear):
+
+    """Linear layer whose weight is shared by the tiles of its input.
+
+    It takes the place of :class:`chainer.links.Linear`, with ``n_tiles`` times
+    fewer weights and as many times less computation. It wraps
+    :func:`shared_linear`,
+
+    .. math::
+
+        y = x \\, tile(W)^\\top + b = fold(x) \\, W^\\top + b,
+
+    and holds the weight matrix ``W`` of shape
+    ``(out_size, in_size / n_tiles)`` and optionally the bias vector ``b`` as
+    parameters. With ``n_tiles=1`` it is :class:`chainer.links.Linear`.
+
+    Each output is a sum over all ``in_size`` inputs. The weights are therefore
+    drawn as those of a dense layer of that size: with standard deviation
+    :math:`\\sqrt{1/\\text{in_size}}` by default, and by an initializer object
+    with ``in_size`` as its fan-in (LeCun et al., Efficient BackProp, 1998).
+
+    Args:
+        in_size (int or None): Dimension of input vectors, a multiple of
+            ``n_tiles``. If it is ``None`` or left out, the parameters are
+            initialized at the first forward pass, from the width of the input.
+        out_size (int): Dimension of output vectors. If only one value is
+            passed for ``in_size`` and ``out_size``, it is the ``out_size``.
+        nobias (bool): If ``True``, the link has no bias vector.
+        initialW (:ref:`initializer <initializer>`): Initializer of the weight.
+            An array is taken as it is, of shape
+            ``(out_size, in_size / n_tiles)``; so is what a scalar or a
+            function that fills an array makes. What an
+            :class:`chainer.Initializer` draws has the variance that the
+            dense weight would have.
+        initial_bias (:ref:`initializer <initializer>`): Initializer of the
+            bias: zero by default. An array has shape ``(out_size,)``.
+        n_tiles (int): Number of tiles of the input that share the weight.
+        order (:ref:`ndarray`): Permutation of the inputs that comes first, of
+            ints of shape ``(in_size,)``, as in :func:`fold`: the inputs
+            ``order[i::in_size // n_tiles]`` share the weights ``W[:, i]``. By
+            default these are the inputs at a distance of
+            ``in_size / n_tiles``. It is kept as an int32 array, saved with the
+            link and moved with it, but not trained. :func:`group_inputs`
+            finds one from data.
+
+    The parameters have the dtype of ``chainer.config.dtype``, unless an
+    initializer brings its own.
+
+    Raises:
+        TypeError: If ``n_tiles`` is not an int, or ``order`` not of ints.
+        ValueError: If ``n_tiles`` is not positive or does not divide
+            ``in_size``, or ``order`` is no permutation of the inputs.
+
+    Attributes:
+        W (~chainer.Parameter): Weight of shape
+            ``(out_size, in_size / n_tiles)``.
+        b (~chainer.Parameter): Bias of shape ``(out_size,)``, or ``None``.
+        in_size (int): Dimension of input vectors; ``None`` before the
+            parameters are initialized.
+        out_size (int): Dimension of output vectors.
+        n_tiles (int): Number of tiles.
+        order (:ref:`ndarray`): Permutation of the inputs, int32 of shape
+            ``(in_size,)``, or ``None``.
+
+    .. seealso:: :func:`shared_linear`
+
+    .. admonition:: Example
+
+        >>> layer = sl.SharedLinear(1000, 900, n_tiles=10)
+        >>> layer.W.shape
+        (900, 100)
+        >>> x = np.zeros((4, 1000), np.float32)
+        >>> layer(x).shape
+        (4, 900)
+
+        The input size may be left to the first input:
+
+        >>> layer = sl.SharedLinear(900, n_tiles=10)
+        >>> layer(x).shape
+        (4, 900)
+        >>> print(layer)
+        SharedLinear(in_size=1000, out_size=900, nobias=False, n_tiles=10)
+
+    """
+
+    def __init__(
+            self,
+            in_size: int | None,
+            out_size: int | None = None,
+            nobias: bool = False,
+            initialW: InitializerLike | None = None,
+            initial_bias: InitializerLike | None = None,
+            *,
+            n_tiles: int,
+            order: NdArray | None = None,
+    ) -> None:
+        super().__init__(
+            in_size, out_size, nobias, initialW, initial_bias, n_tiles, 1,
+            order)
+
+    def _set_order(self, order: NdArray | None) -> None:
+        # Without an order the link's snapshot is that of a dense layer.
+        if order is not None:
+            self.order = self.device.send(order)
+            if 'order' not in self._persistent:
+                self.register_persistent('order')
+
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
+        reads = isinstance(serializer, chainer.Deserializer)
+        if reads and self.order is None:
+            try:
+                order = serializer('order', None)
+            except KeyError:  # the snapshot of a link without an order
+                order = None
+            if order is not None:
+                self._set_order(tiling.check_order(order, self.in_size))
+        super().serialize(serializer)
+
+    @classmethod
+    def from_params(
+            cls,
+            W: Variable | NdArray,
+            b: Variable | NdArray | None = None,
+            nobias: bool = False,
+            *,
+            n_tiles: int,
+            order: NdArray | None = None,
+    ) -> SharedLinear:
+        """Makes a link with given parameters.
+
+        Args:
+            W (:class:`~chainer.Variable` or :ref:`ndarray`): Weight of shape
+                ``(out_size, in_size / n_tiles)``.
+            b (:class:`~chainer.Variable`, :ref:`ndarray`, or ``None``): Bias
+                of shape ``(out_size,)``.
+            nobias (bool): If ``True``, ``b`` is ignored.
+            n_tiles (int): Number of tiles of the input that share the weight.
+            order (:ref:`ndarray`): Permutation of the inputs, of ints of
+                shape ``(in_size,)``.
+
+        Returns:
+            SharedLinear: The link, with copies of the arrays, in the dtype of
+            ``chainer.config.dtype``.
+
+        Raises:
+            ValueError: If the sizes of ``W`` and ``b`` do not match.
+
+        .. admonition:: Example
+
+            >>> W = np.ones((2, 3), np.float32)
+            >>> layer = sl.SharedLinear.from_params(W, n_tiles=4)
+            >>> layer.in_size, layer.out_size
+            (12, 2)
+
+        """
+        out_size, width = W.shape
+        if b is not None and out_size != b.size:
+            raise ValueError(
+                '`out_size` does not match the size of `b`: '
+                'W.shape = {}, b.shape = {}'.format(W.shape, b.shape))
+        n_tiles = tiling.check_n_tiles(n_tiles)
+        return cls(
+            n_tiles * width, out_size, nobias,
+            initialW=variable.as_array(W), initial_bias=variable.as_array(b),
+            n_tiles=n_tiles, order=order)
+
+    @classmethod
+    def from_linear(
+            cls,
+            link: L.Linear,
+            n_tiles: int,
+            x: Any = None,
+            order: NdArray | str | None = None,
+            *,
+            add_bias: bool = False,
+            seed: int = 0,
+            n_sweeps: int | None = None,
+            time_limit: float | None = None,
+            progress: bool = False,
+    ) -> SharedLinear:
+        """Makes the shared layer that is nearest to a dense one.
+
+        With :math:`V` the dense weight and :math:`F` the fold, nearest is on
+        inputs :math:`x` the least-squares fit of its outputs,
+
+        .. math::
+
+            W, b = \\mathop{\\rm argmin}_{W, b} \\;
+                E|V x + a - W F x - b|^2 + r |V - W F|^2
+            \\quad\\Rightarrow\\quad
+            W = V S F^\\top (F S F^\\top)^{-1},
+
+        with :math:`S` the covariance of :math:`x` plus :math:`r` on its
+        diagonal, :math:`r` a thousandth of the mean variance of an input. It
+        is computed from means and covariances, which are added up in float64
+        over batches. The ridge :math:`r` decides where the inputs do not:
+        where they never vary, or move together, or are too few.
+
+        Without inputs it is the mean of the tiles of the dense weight,
+
+        .. math:: W = \\frac{1}{n} fold(V)
+                    = \\mathop{\\rm argmin}_W \\|V - tile(W)\\|_F^2,
+
+        which is what the fit comes to for uncorrelated inputs of equal
+        variance. In both cases nothing is lost on a weight that is tiled
+        already, as that of :meth:`to_linear`.
+
+        Args:
+            link (chainer.links.Linear): Dense layer. It is not changed.
+            n_tiles (int): Number of tiles, a divisor of its input size.
+            x: Inputs that the layer meets: an array or a Variable, a dataset,
+                a Chainer iterator or an iterator of batches, as in
+                :func:`group_inputs`.
+            order (:ref:`ndarray` or str): Permutation of the inputs. By
+                default they stay as they are; ``'search'`` finds one by
+                :func:`group_inputs`.
+            add_bias (bool): Whether to make a bias where ``link`` has none.
+                It takes the mean of the outputs off the weight.
+            seed (int): See :func:`group_inputs`, as for all that follow.
+            n_sweeps (int): Step limit of the search.
+            time_limit (float): Time limit of the search in seconds.
+            progress (bool): Whether the search draws a progress bar.
+
+        Returns:
+            SharedLinear: A new link, with parameters of the dtypes and on the
+            device of ``link``.
+
+        Raises:
+            TypeError: If ``link`` is not a :class:`chainer.links.Linear`, or
+                ``x`` is of no such kind.
+            ValueError: If ``link`` has no input size yet, or ``n_tiles`` does
+                not divide it; if ``x`` is empty, of another width, or has a
+                value that is not finite; if ``order`` is no permutation; if
+                an order or a bias is asked for that needs ``x``.
+
+        .. admonition:: Example
+
+            >>> dense = L.Linear(12, 2)
+            >>> shared = sl.SharedLinear.from_linear(dense, n_tiles=3)
+            >>> shared.W.shape
+            (2, 4)
+            >>> x = np.random.normal(size=(100, 12)).astype(np.float32)
+            >>> shared = sl.SharedLinear.from_linear(
+            ...     dense, 3, x, order='search')
+            >>> shared.order.shape
+            (12,)
+
+        """
+        if not isinstance(link, L.Linear):
+            raise TypeError(
+                'from_linear takes a chainer.links.Linear, not a {}'.format(
+                    type(link).__name__))
+        W, b = parameter_arrays(link)
+        in_size = W.shape[1]
+        n_tiles = tiling.check_n_tiles(n_tiles)
+        if in_size % n_tiles != 0:
+            raise ValueError(tiling.describe_divisors(in_size, n_tiles))
+        search = isinstance(order, str)
+        if search and order != 'search':
+            raise ValueError(
+                "order must be None, 'search' or a permutation, not "
+                '{!r}'.format(order))
+        if order is not None and not search:
+            order = tiling.check_order(order, in_size)
+        if x is None:
+            if search or add_bias:
+                raise ValueError(
+                    "order='search' and add_bias=True need inputs x")
+            return cls._from_arrays(
+                link, tiling.fold_array(
+                    W, n_tiles, order=link.device.send(order)) / n_tiles,
+                b, n_tiles, order)
+        fit = calibration.Fit(
+            calibration.measure(x, in_size), to_float64(W), to_float64(b),
+            has_bias=add_bias or b is not None)
+        if search:
+            order = grouping.search_order(
+                fit, n_tiles, seed=seed, n_sweeps=n_sweeps,
+                time_limit=time_limit, progress=progress)
+        W, b, _ = fit.solve(n_tiles, to_cpu(order))
+        return cls._from_arrays(link, W, b, n_tiles, order)
+
+    @classmethod
+    def _from_arrays(cls, link, W, b, n_tiles, order):
+        """A link as ``link`` is, in its dtypes and on its device."""
+        W = W.astype(link.W.dtype, copy=False)
+        if b is not None:
+            b = b.astype((link.W if link.b is None else link.b).dtype)
+        shared = cls(
+            n_tiles * W.shape[1], len(W), b is None,
+            initialize_as(to_cpu(W)), initialize_as(to_cpu(b)),
+            n_tiles=n_tiles, order=to_cpu(order))
+        return shared.to_device(link.device)
+
+    def to_linear(self) -> L.Linear:
+        """Makes the dense layer that computes the same: its weight is tiled.
+
+        .. math:: V = tile(W)
+
+        Returns:
+            chainer.links.Linear: A new link of ``n_tiles`` times as many
+            weights, with parameters of the same dtypes and on the same
+            device.
+
+        Raises:
+            ValueError: If the parameters are not initialized yet.
+
+        .. admonition:: Example
+
+            >>> shared = sl.SharedLinear(12, 2, n_tiles=3)
+            >>> dense = shared.to_linear()
+            >>> x = np.ones((1, 12), np.float32)
+            >>> np.allclose(dense(x).array, shared(x).array)
+            True
+
+        """
+        W, b = parameter_arrays(self)
+        dense = L.Linear(
+            self.in_size, self.out_size, b is None,
+            initialize_as(tiling.tile_array(W, self.n_tiles, self.order)),
+            initialize_as(b))
+        return dense.to_device(self.device)
+
+    @property
+    def printable_specs(self) -> Iterator[tuple[str, Any]]:
+        yield 'in_size', self.in_size
+        yield 'out_size', self.out_size
+        yield 'nobias', self.b is None
+        yield 'n_tiles', self.n_tiles
+        if self.order is not None:
+            yield 'order', 'int32[{}]'.format(self.order.size)
+
+    def forward(
+            self, x: Variable | NdArray, n_batch_axes: int = 1) -> Variable:
+        """Applies the layer.
+
+        .. math:: y = x \\, tile(W)^\\top + b
+
+        Args:
+            x (:class:`~chainer.Variable` or :ref:`ndarray`): Batch of input
+                vectors, a float array whose axes behind the first
+                ``n_batch_axes`` have ``in_size`` elements together.
+            n_batch_axes (int): Number of minibatch axes, greater than 0.
+
+        Returns:
+            ~chainer.Variable: Output of the dtype of ``x``, with one axis of
+            ``out_size`` behind the minibatch axes.
+
+        Raises:
+            ValueError: If the first input gives a size that ``n_tiles`` does
+                not divide.
+            chainer.utils.type_check.InvalidType: If ``x`` does not fit.
+
+        .. admonition:: Example
+
+            >>> layer = sl.SharedLinear(12, 2, n_tiles=3)
+            >>> layer(np.ones((4, 3, 2, 2), np.float32)).shape
+            (4, 2)
+            >>> layer(np.ones((4, 5, 12), np.float32), n_batch_axes=2).shape
+            (4, 5, 2)
+
+        """
+        self._initialize_by(x, n_batch_axes)
+        return apply_shared_linear(
+            x, self.W, self.b, n_batch_axes, 'fold', self.n_tiles, self.order)

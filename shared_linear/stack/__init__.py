@@ -1,0 +1,1 @@
+"""Chainer 7.8.1 on today's Python, NumPy and CuPy."""
