@@ -3,18 +3,25 @@ PYTHON ?= python3
 BIN := .venv/bin
 # For scripts and pytest: make train ARGS="--epoch 5 --seed 1"
 ARGS ?=
+# A process of pytest for each core, and the tests of a file in one of them:
+# they share what is slow to make. ARGS="-n 0" runs them in this process.
+PYTEST := -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 # Chainer's setup.py needs an old setuptools. Old pips read the first variable
 # when they build a dependency, new ones the second.
 .venv/installed: export PIP_CONSTRAINT := build-constraints.txt
 .venv/installed: export PIP_BUILD_CONSTRAINT := build-constraints.txt
 
-.PHONY: help venv train test check matrix bench docs clean
+# The processes share the cores, so that each computes in one thread.
+test test-all: export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: help venv train test test-all check matrix bench docs clean
 
 help:
 	@echo 'make venv     a .venv with all that training and tests need'
 	@echo 'make train    train the MNIST network   (ARGS="--epoch 5 --seed 1")'
 	@echo 'make test     run the tests             (ARGS="-k fold")'
+	@echo 'make test-all the slow ones as well: whole examples, builds'
 	@echo 'make check    lint and type-check'
 	@echo 'make matrix   the tests on every Python found, oldest and newest NumPy'
 	@echo 'make bench    run every benchmark, in under ten minutes on two cores'
@@ -32,7 +39,10 @@ train: venv
 	$(BIN)/python train_mnist.py $(ARGS)
 
 test: venv
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) -m 'not slow' $(ARGS)
+
+test-all: venv
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 check: venv
 	$(BIN)/python -m ruff check .

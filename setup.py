@@ -43,6 +43,7 @@ setup(
             'platform_machine in "x86_64 aarch64"',
             'pytest>=8',
             'pytest-cov>=5',
+            'pytest-xdist>=3.6',
             'ruff>=0.6',
             # chainer.testing imports pkg_resources, which setuptools 82 lost.
             # The tests of the packaging want its bdist_wheel, of 70.1.

@@ -31,6 +31,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(SMALL))
 def test_benchmark_writes_its_results(name, tmp_path):
     done = subprocess.run(

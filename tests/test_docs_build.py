@@ -11,6 +11,8 @@ import pytest
 for name in 'sphinx', 'myst_parser', 'furo':
     pytest.importorskip(name, reason='needs what pip install ".[docs]" brings')
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
 PAGES = 'index', 'tutorial', 'algebra', 'stacks', 'api', 'changelog'
 

@@ -48,6 +48,7 @@ def run(tmp_path, data, monkeypatch, *flags):
     return {row['method']: row for row in comparison['rows']}, comparison
 
 
+@pytest.mark.slow
 def test_it_runs_on_any_data_and_goes_on(
         tmp_path, data, monkeypatch, capsys):
     rows, comparison = run(tmp_path, data, monkeypatch)

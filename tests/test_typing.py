@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import shared_linear
 
 ROOT = Path(shared_linear.__file__).parents[1]
@@ -113,6 +115,7 @@ def test_users_calls_pass_and_wrong_ones_are_named(tmp_path):
         assert any(name in e for e in by_line[line]), (call, by_line[line])
 
 
+@pytest.mark.slow
 def test_the_package_passes_its_own_check(tmp_path):
     """Against this NumPy, whose annotations differ from the next one's."""
     output = mypy(tmp_path / 'cache', ROOT / 'pyproject.toml')

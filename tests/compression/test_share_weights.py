@@ -6,9 +6,9 @@ import numpy
 import pytest
 
 import shared_linear as sl
-from shared_linear.compression.calibration import RIDGE
 from shared_linear.compression import budget as budget_module
 from shared_linear.compression import capture
+from shared_linear.compression.calibration import RIDGE
 
 import chainer  # isort: skip
 import chainer.functions as F  # isort: skip

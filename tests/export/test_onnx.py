@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shared_linear as sl
-from shared_linear.onnx import exporter
 from shared_linear import surgery
+from shared_linear.onnx import exporter
 
 import chainer  # isort: skip
 import chainer.functions as F  # isort: skip

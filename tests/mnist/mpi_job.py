@@ -12,10 +12,12 @@ import sys
 
 import accidents
 import chainer
-from mpi4py import MPI
 
 
 def main(runs: list[dict]) -> int:
+    # Here, since pytest imports this file to look for doctests: without an
+    # MPI library it raises RuntimeError.
+    from mpi4py import MPI
     world = MPI.COMM_WORLD
     networks = []
     make_network = train_mnist.make_network

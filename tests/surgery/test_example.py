@@ -51,6 +51,7 @@ def digits(tmp_path_factory):
 
 
 @needs_data
+@pytest.mark.slow
 def test_the_figures(digits, tmp_path):
     done = run('--data', digits, '-o', tmp_path / 'out', '--epochs', 3,
                '--fine-tune', 1)
