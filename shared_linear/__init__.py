@@ -11,6 +11,7 @@ from shared_linear.stack.patches import ready_chainer
 ready_chainer()
 
 from shared_linear import _moved, onnx, surgery
+from shared_linear.compression import from_dense  # noqa: F401  (tells links)
 from shared_linear.compression.conversion import share_weights
 from shared_linear.compression.grouping import StoppedByTimeLimit, group_inputs
 from shared_linear.compression.report import LayerReport, Report

@@ -1,16 +1,20 @@
-"""Modules under their names of 0.1: pickles made then ask for them."""
-import importlib
+"""What pickles of 0.1 call by its name of then."""
 import sys
+import types
+
+from shared_linear.compression import report
+from shared_linear.layers import initial_weights, link, mixed_link
 
 MOVED = {
-    'link': 'layers.link',
-    'mixed_link': 'layers.mixed_link',
-    'tiled_link': 'layers.tiled_link',
-    'report': 'compression.report',
+    'link': {'SharedLinear': link.SharedLinear},
+    'mixed_link': {'MixedLinear': mixed_link.MixedLinear},
+    'report': {'Report': report.Report, 'LayerReport': report.LayerReport},
+    'tiled_link': {'_DenseVariance': initial_weights.DenseVariance},
 }
 
 
 def keep_old_names() -> None:
-    for old, new in MOVED.items():
-        sys.modules['shared_linear.' + old] = importlib.import_module(
-            'shared_linear.' + new)
+    for name, contents in MOVED.items():
+        module = types.ModuleType('shared_linear.' + name)
+        vars(module).update(contents)
+        sys.modules[module.__name__] = module

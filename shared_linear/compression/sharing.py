@@ -20,6 +20,7 @@ from shared_linear.layers import tiling
 from shared_linear.layers.link import SharedLinear
 from shared_linear.layers.mixed_link import MixedLinear
 from shared_linear.layers.mixing import Mixing, check_seed
+from shared_linear.layers.tiled_link import link_like, to_cpu
 
 # Inputs that a model is run on at a time, and those on which it is compared
 # before and after an edit.
@@ -198,9 +199,9 @@ class Sharing:
         else:
             self.orders[path] = 'in ' + before
             _choose_rows(self._links_of_new()[before], order, scales)
-        capture.replace_link(self.new, path, SharedLinear._from_arrays(
-            self.layers[path], W, b, n_tiles,
-            order if before is None else None))
+        capture.replace_link(self.new, path, link_like(
+            SharedLinear, self.layers[path], W, b, n_tiles=n_tiles,
+            order=to_cpu(order) if before is None else None))
         self._check_called(path)
 
     def _mixing(self, path, n_tiles, blocks, seed):
@@ -214,7 +215,10 @@ class Sharing:
         W, b, self.errors[path] = fit.solve_mixed(mixing)
         capture.replace_link(
             self.new, path,
-            MixedLinear._from_arrays(self.layers[path], W, b, mixing))
+            link_like(
+                MixedLinear, self.layers[path], W, b, n_tiles=mixing.n_tiles,
+                n_blocks=mixing.n_blocks, seed=mixing.seed,
+                order=mixing.order_array))
         self._check_called(path)
 
     def _refit_one(self, path):

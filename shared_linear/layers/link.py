@@ -1,29 +1,20 @@
 """The layer as a link that takes the place of ``L.Linear``."""
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import chainer
 import chainer.links as L
-from chainer import variable
 
-from shared_linear.compression import calibration, grouping
 from shared_linear.layers import tiling
-from shared_linear.layers.function import apply_shared_linear
-from shared_linear.layers.tiled_link import (
-    TiledLinear,
-    initialize_as,
-    parameter_arrays,
-    to_cpu,
-    to_float64,
-)
+from shared_linear.layers.function import SharedLinearFunction
+from shared_linear.layers.tiled_link import TiledLinear, fit_of, saved_order
 
 if TYPE_CHECKING:
     from chainer import Variable
     from chainer.types import NdArray
 
-    from shared_linear.layers.tiled_link import InitializerLike
+    from shared_linear.layers.initial_weights import InitializerLike
 
 
 class SharedLinear(TiledLinear):
@@ -126,6 +117,12 @@ class SharedLinear(TiledLinear):
             in_size, out_size, nobias, initialW, initial_bias, n_tiles, 1,
             order)
 
+    def _node(self) -> SharedLinearFunction:
+        return SharedLinearFunction('fold', self.n_tiles, self.order)
+
+    def _dense_weight(self, W: NdArray) -> NdArray:
+        return tiling.tile_array(W, self.n_tiles, self.order)
+
     def _set_order(self, order: NdArray | None) -> None:
         # Without an order the link's snapshot is that of a dense layer.
         if order is not None:
@@ -134,14 +131,10 @@ class SharedLinear(TiledLinear):
                 self.register_persistent('order')
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
-        reads = isinstance(serializer, chainer.Deserializer)
-        if reads and self.order is None:
-            try:
-                order = serializer('order', None)
-            except KeyError:  # the snapshot of a link without an order
-                order = None
+        if isinstance(serializer, chainer.Deserializer) and self.order is None:
+            order = saved_order(serializer)
             if order is not None:
-                self._set_order(tiling.check_order(order, self.in_size))
+                self._set_order(self._check_order(order, self.in_size))
         super().serialize(serializer)
 
     @classmethod
@@ -181,16 +174,7 @@ class SharedLinear(TiledLinear):
             (12, 2)
 
         """
-        out_size, width = W.shape
-        if b is not None and out_size != b.size:
-            raise ValueError(
-                '`out_size` does not match the size of `b`: '
-                'W.shape = {}, b.shape = {}'.format(W.shape, b.shape))
-        n_tiles = tiling.check_n_tiles(n_tiles)
-        return cls(
-            n_tiles * width, out_size, nobias,
-            initialW=variable.as_array(W), initial_bias=variable.as_array(b),
-            n_tiles=n_tiles, order=order)
+        return cls._of_params(W, b, nobias, n_tiles=n_tiles, order=order)
 
     @classmethod
     def from_linear(
@@ -274,120 +258,6 @@ class SharedLinear(TiledLinear):
             (12,)
 
         """
-        if not isinstance(link, L.Linear):
-            raise TypeError(
-                'from_linear takes a chainer.links.Linear, not a {}'.format(
-                    type(link).__name__))
-        W, b = parameter_arrays(link)
-        in_size = W.shape[1]
-        n_tiles = tiling.check_n_tiles(n_tiles)
-        if in_size % n_tiles != 0:
-            raise ValueError(tiling.describe_divisors(in_size, n_tiles))
-        search = isinstance(order, str)
-        if search and order != 'search':
-            raise ValueError(
-                "order must be None, 'search' or a permutation, not "
-                '{!r}'.format(order))
-        if order is not None and not search:
-            order = tiling.check_order(order, in_size)
-        if x is None:
-            if search or add_bias:
-                raise ValueError(
-                    "order='search' and add_bias=True need inputs x")
-            return cls._from_arrays(
-                link, tiling.fold_array(
-                    W, n_tiles, order=link.device.send(order)) / n_tiles,
-                b, n_tiles, order)
-        fit = calibration.Fit(
-            calibration.measure(x, in_size), to_float64(W), to_float64(b),
-            has_bias=add_bias or b is not None)
-        if search:
-            order = grouping.search_order(
-                fit, n_tiles, seed=seed, n_sweeps=n_sweeps,
-                time_limit=time_limit, progress=progress)
-        W, b, _ = fit.solve(n_tiles, to_cpu(order))
-        return cls._from_arrays(link, W, b, n_tiles, order)
-
-    @classmethod
-    def _from_arrays(cls, link, W, b, n_tiles, order):
-        """A link as ``link`` is, in its dtypes and on its device."""
-        W = W.astype(link.W.dtype, copy=False)
-        if b is not None:
-            b = b.astype((link.W if link.b is None else link.b).dtype)
-        shared = cls(
-            n_tiles * W.shape[1], len(W), b is None,
-            initialize_as(to_cpu(W)), initialize_as(to_cpu(b)),
-            n_tiles=n_tiles, order=to_cpu(order))
-        return shared.to_device(link.device)
-
-    def to_linear(self) -> L.Linear:
-        """Makes the dense layer that computes the same: its weight is tiled.
-
-        .. math:: V = tile(W)
-
-        Returns:
-            chainer.links.Linear: A new link of ``n_tiles`` times as many
-            weights, with parameters of the same dtypes and on the same
-            device.
-
-        Raises:
-            ValueError: If the parameters are not initialized yet.
-
-        .. admonition:: Example
-
-            >>> shared = sl.SharedLinear(12, 2, n_tiles=3)
-            >>> dense = shared.to_linear()
-            >>> x = np.ones((1, 12), np.float32)
-            >>> np.allclose(dense(x).array, shared(x).array)
-            True
-
-        """
-        W, b = parameter_arrays(self)
-        dense = L.Linear(
-            self.in_size, self.out_size, b is None,
-            initialize_as(tiling.tile_array(W, self.n_tiles, self.order)),
-            initialize_as(b))
-        return dense.to_device(self.device)
-
-    @property
-    def printable_specs(self) -> Iterator[tuple[str, Any]]:
-        yield 'in_size', self.in_size
-        yield 'out_size', self.out_size
-        yield 'nobias', self.b is None
-        yield 'n_tiles', self.n_tiles
-        if self.order is not None:
-            yield 'order', 'int32[{}]'.format(self.order.size)
-
-    def forward(
-            self, x: Variable | NdArray, n_batch_axes: int = 1) -> Variable:
-        """Applies the layer.
-
-        .. math:: y = x \\, tile(W)^\\top + b
-
-        Args:
-            x (:class:`~chainer.Variable` or :ref:`ndarray`): Batch of input
-                vectors, a float array whose axes behind the first
-                ``n_batch_axes`` have ``in_size`` elements together.
-            n_batch_axes (int): Number of minibatch axes, greater than 0.
-
-        Returns:
-            ~chainer.Variable: Output of the dtype of ``x``, with one axis of
-            ``out_size`` behind the minibatch axes.
-
-        Raises:
-            ValueError: If the first input gives a size that ``n_tiles`` does
-                not divide.
-            chainer.utils.type_check.InvalidType: If ``x`` does not fit.
-
-        .. admonition:: Example
-
-            >>> layer = sl.SharedLinear(12, 2, n_tiles=3)
-            >>> layer(np.ones((4, 3, 2, 2), np.float32)).shape
-            (4, 2)
-            >>> layer(np.ones((4, 5, 12), np.float32), n_batch_axes=2).shape
-            (4, 5, 2)
-
-        """
-        self._initialize_by(x, n_batch_axes)
-        return apply_shared_linear(
-            x, self.W, self.b, n_batch_axes, 'fold', self.n_tiles, self.order)
+        return fit_of(cls)(
+            cls, link, n_tiles, x, order, add_bias=add_bias, seed=seed,
+            n_sweeps=n_sweeps, time_limit=time_limit, progress=progress)

@@ -3,13 +3,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import chainer.functions as F
-from chainer import function_node
-from chainer.utils import type_check
-
+from shared_linear.layers import bilinear
 from shared_linear.layers import mixing as mixing_module
-from shared_linear.layers import tiling
-from shared_linear.layers.function import apply_to_rows
 from shared_linear.layers.mixing import Mixing
 from shared_linear.layers.products import dot, product_dtype
 
@@ -18,7 +13,41 @@ if TYPE_CHECKING:
     from chainer.types import NdArray
 
 
-class MixedLinearFunction(function_node.FunctionNode):
+class MixedForm(bilinear.Form):
+
+    """The products of the blocks, each with its own fold."""
+
+    def __init__(self, mixing: Mixing) -> None:
+        self.mixing = mixing
+        self.n_tiles = mixing.n_tiles
+        self.n_blocks = mixing.n_blocks
+        self.order = mixing.order_array
+
+    def product(self, x: NdArray, W: NdArray) -> tuple[NdArray, Any]:
+        # Kept until backward: to fold again would take a tenth of a step.
+        folded = mixing_module.fold_blocks(
+            x, self.mixing, product_dtype(x, W))
+        y = mixing_module.join_blocks(dot(folded, W.T), self.n_blocks)
+        return y, folded
+
+    def grad_data(self, W: NdArray, gy: NdArray, dtype: Any) -> NdArray:
+        wide = product_dtype(gy, W)
+        gy = mixing_module.split_blocks(
+            gy.astype(wide, copy=False), self.n_blocks)
+        return mixing_module.tile_product(
+            gy, W.astype(wide, copy=False), self.mixing, dtype)
+
+    def grad_weight(
+            self, x: NdArray, gy: NdArray, dtype: Any,
+            kept: Any = None) -> NdArray:
+        wide = product_dtype(x, gy)
+        if kept is None or kept.dtype != wide:
+            kept = mixing_module.fold_blocks(x, self.mixing, wide)
+        gy = mixing_module.split_blocks(gy, self.n_blocks)
+        return dot(gy.T, kept).astype(dtype, copy=False)
+
+
+class MixedLinearFunction(bilinear.BilinearFunction):
 
     """y = concat_j W fold(s_j * x[:, p_j])^T + b.
 
@@ -33,126 +62,8 @@ class MixedLinearFunction(function_node.FunctionNode):
     """
 
     def __init__(self, mixing: Mixing) -> None:
+        super().__init__(MixedForm(mixing))
         self.mixing = mixing
-        self._folded: Any = None
-
-    def check_type_forward(self, in_types):
-        n_in = in_types.size()
-        type_check.expect(2 <= n_in, n_in <= 3)
-        x_type, W_type = in_types[:2]
-        type_check._argname((x_type, W_type), ('x', 'W'))
-        tiling.expect_float(x_type, 'x')
-        tiling.expect_float(W_type, 'W')
-        type_check.expect(x_type.ndim == 2, W_type.ndim == 2)
-        x_shape = type_check.eval(x_type.shape)
-        W_shape = type_check.eval(W_type.shape)
-        mixing = self.mixing
-        if x_shape[1] != mixing.n_tiles * W_shape[1]:
-            raise type_check.InvalidType(
-                'x.shape[1] == n_tiles * W.shape[1]',
-                'x.shape = {}, W.shape = {}, n_tiles = {}'.format(
-                    x_shape, W_shape, mixing.n_tiles))
-        order = mixing.order_array
-        if order is not None and order.shape[-1] != x_shape[1]:
-            raise type_check.InvalidType(
-                'x.shape[1] == order.shape[-1]',
-                'x.shape = {}, order.shape = {}'.format(x_shape, order.shape))
-        if type_check.eval(n_in) == 3:
-            b_type = in_types[2]
-            type_check._argname((b_type,), ('b',))
-            type_check.expect(b_type.dtype == x_type.dtype, b_type.ndim == 1)
-            b_shape = type_check.eval(b_type.shape)
-            if b_shape[0] != mixing.n_blocks * W_shape[0]:
-                raise type_check.InvalidType(
-                    'b.shape[0] == n_blocks * W.shape[0]',
-                    'b.shape = {}, W.shape = {}, n_blocks = {}'.format(
-                        b_shape, W_shape, mixing.n_blocks))
-
-    def forward(self, inputs):
-        self.retain_inputs((0, 1))  # b is not retained
-        x, W = inputs[:2]
-        # Kept until backward: to fold again would take a tenth of a step.
-        self._folded = mixing_module.fold_blocks(
-            x, self.mixing, product_dtype(x, W))
-        y = mixing_module.join_blocks(
-            dot(self._folded, W.T), self.mixing.n_blocks)
-        if len(inputs) == 3:
-            y += inputs[2]
-        return y.astype(x.dtype, copy=False),
-
-    def backward(self, indexes, grad_outputs):
-        x, W = self.get_retained_inputs()
-        gy, = grad_outputs
-        ret = []
-        if 0 in indexes:
-            ret += MixedLinearGradData(self.mixing, x.dtype).apply((W, gy))
-        if 1 in indexes:
-            ret += MixedLinearGradWeight(
-                self.mixing, W.dtype, self._folded).apply((x, gy))
-        if 2 in indexes:
-            ret.append(F.sum(gy, axis=0))
-        return ret
-
-
-class MixedLinearGradData(function_node.FunctionNode):
-
-    """gx = sum_j (gy_j W) F_j."""
-
-    def __init__(self, mixing, x_dtype):
-        self.mixing = mixing
-        self.x_dtype = x_dtype
-
-    def forward(self, inputs):
-        self.retain_inputs((0, 1))
-        W, gy = inputs
-        dtype = product_dtype(gy, W)
-        gy = mixing_module.split_blocks(
-            gy.astype(dtype, copy=False), self.mixing.n_blocks)
-        return mixing_module.tile_product(
-            gy, W.astype(dtype, copy=False), self.mixing, self.x_dtype),
-
-    def backward(self, indexes, grad_outputs):
-        W, gy = self.get_retained_inputs()
-        ggx, = grad_outputs
-        ret = []
-        if 0 in indexes:
-            ret += MixedLinearGradWeight(
-                self.mixing, W.dtype).apply((ggx, gy))
-        if 1 in indexes:
-            ggy, = MixedLinearFunction(self.mixing).apply((ggx, W))
-            ret.append(F.cast(ggy, gy.dtype))
-        return ret
-
-
-class MixedLinearGradWeight(function_node.FunctionNode):
-
-    """gW = sum_j gy_j^T z_j."""
-
-    def __init__(self, mixing, W_dtype, folded=None):
-        self.mixing = mixing
-        self.W_dtype = W_dtype
-        self._folded = folded
-
-    def forward(self, inputs):
-        self.retain_inputs((0, 1))
-        x, gy = inputs
-        folded, self._folded = self._folded, None
-        dtype = product_dtype(x, gy)
-        if folded is None or folded.dtype != dtype:
-            folded = mixing_module.fold_blocks(x, self.mixing, dtype)
-        gy = mixing_module.split_blocks(gy, self.mixing.n_blocks)
-        return dot(gy.T, folded).astype(self.W_dtype, copy=False),
-
-    def backward(self, indexes, grad_outputs):
-        x, gy = self.get_retained_inputs()
-        ggW, = grad_outputs
-        ret = []
-        if 0 in indexes:
-            ret += MixedLinearGradData(self.mixing, x.dtype).apply((ggW, gy))
-        if 1 in indexes:
-            ggy, = MixedLinearFunction(self.mixing).apply((x, ggW))
-            ret.append(F.cast(ggy, gy.dtype))
-        return ret
 
 
 def mixed_linear(
@@ -237,4 +148,5 @@ def mixed_linear(
 
     """
     mixing = Mixing.checked(n_tiles, n_blocks, seed, order)
-    return apply_to_rows(MixedLinearFunction(mixing), x, W, b, n_batch_axes)
+    return bilinear.apply_to_rows(
+        MixedLinearFunction(mixing), x, W, b, n_batch_axes)

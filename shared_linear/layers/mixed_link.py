@@ -6,27 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import chainer
 import chainer.links as L
-from chainer import variable
 
-from shared_linear.compression import calibration
 from shared_linear.layers import mixing as mixing_module
-from shared_linear.layers import tiling
-from shared_linear.layers.function import apply_to_rows
 from shared_linear.layers.mixed_function import MixedLinearFunction
 from shared_linear.layers.mixing import Mixing
 from shared_linear.layers.tiled_link import (
     TiledLinear,
-    initialize_as,
-    parameter_arrays,
+    fit_of,
+    saved_order,
     to_cpu,
-    to_float64,
 )
 
 if TYPE_CHECKING:
     from chainer import Variable
     from chainer.types import NdArray
 
-    from shared_linear.layers.tiled_link import InitializerLike
+    from shared_linear.layers.initial_weights import InitializerLike
 
 
 class MixedLinear(TiledLinear):
@@ -140,6 +135,17 @@ class MixedLinear(TiledLinear):
             in_size, out_size, nobias, initialW, initial_bias, n_tiles,
             n_blocks, order)
 
+    def _node(self) -> MixedLinearFunction:
+        return MixedLinearFunction(self._mixing)
+
+    def _dense_weight(self, W: NdArray) -> NdArray:
+        return self._mixing.dense_weight(W)
+
+    def _sharing(self) -> Iterator[tuple[str, Any]]:
+        yield from super()._sharing()
+        yield 'n_blocks', self.n_blocks
+        yield 'seed', self.seed
+
     def _check_order(self, order: Any, in_size: int | None) -> Any:
         return mixing_module.check_orders(order, self.n_blocks, in_size)
 
@@ -158,10 +164,7 @@ class MixedLinear(TiledLinear):
                     'the snapshot is of a MixedLinear with {0} = {1}, but '
                     'this one has {0} = {2}'.format(name, saved, value))
         if reads:
-            try:
-                order = serializer('order', None)
-            except KeyError:  # the snapshot of a link without an order
-                order = None
+            order = saved_order(serializer)
             if order is not None:
                 self.order = self._check_order(order, self.in_size)
             elif self.order is not None:
@@ -218,18 +221,9 @@ class MixedLinear(TiledLinear):
             (12, 10)
 
         """
-        height, width = W.shape
-        n_tiles = tiling.check_n_tiles(n_tiles)
-        n_blocks = mixing_module.check_n_blocks(n_blocks)
-        if b is not None and n_blocks * height != b.size:
-            raise ValueError(
-                '`out_size` does not match the size of `b`: W.shape = {}, '
-                'n_blocks = {}, b.shape = {}'.format(
-                    W.shape, n_blocks, b.shape))
-        return cls(
-            n_tiles * width, n_blocks * height, nobias,
-            initialW=variable.as_array(W), initial_bias=variable.as_array(b),
-            n_tiles=n_tiles, n_blocks=n_blocks, seed=seed, order=order)
+        return cls._of_params(
+            W, b, nobias, n_tiles=n_tiles, n_blocks=n_blocks, seed=seed,
+            order=order)
 
     @classmethod
     def from_linear(
@@ -301,120 +295,6 @@ class MixedLinear(TiledLinear):
             True
 
         """
-        if not isinstance(link, L.Linear):
-            raise TypeError(
-                'from_linear takes a chainer.links.Linear, not a {}'.format(
-                    type(link).__name__))
-        W, b = parameter_arrays(link)
-        out_size, in_size = W.shape
-        n_tiles = tiling.check_n_tiles(n_tiles)
-        if in_size % n_tiles != 0:
-            raise ValueError(tiling.describe_divisors(in_size, n_tiles))
-        n_blocks = mixing_module.check_n_blocks(n_blocks)
-        if out_size % n_blocks != 0:
-            raise ValueError(
-                tiling.describe_divisors(out_size, n_blocks, 'n_blocks'))
-        mixing = Mixing.checked(n_tiles, n_blocks, seed, order, in_size)
-        if x is None:
-            if add_bias:
-                raise ValueError('add_bias=True needs inputs x')
-            return cls._from_arrays(
-                link, calibration.nearest_weight(to_float64(W), mixing), b,
-                mixing)
-        fit = calibration.Fit(
-            calibration.measure(x, in_size), to_float64(W), to_float64(b),
-            has_bias=add_bias or b is not None)
-        W, b, _ = fit.solve_mixed(mixing)
-        return cls._from_arrays(link, W, b, mixing)
-
-    @classmethod
-    def _from_arrays(cls, link, W, b, mixing):
-        """A link as ``link`` is, in its dtypes and on its device."""
-        W = W.astype(link.W.dtype, copy=False)
-        if b is not None:
-            b = b.astype((link.W if link.b is None else link.b).dtype)
-        mixed = cls(
-            mixing.n_tiles * W.shape[1], mixing.n_blocks * len(W), b is None,
-            initialize_as(to_cpu(W)), initialize_as(to_cpu(b)),
-            n_tiles=mixing.n_tiles, n_blocks=mixing.n_blocks,
-            seed=mixing.seed, order=mixing.order_array)
-        return mixed.to_device(link.device)
-
-    def to_linear(self) -> L.Linear:
-        """Makes the dense layer that computes the same.
-
-        Its weight consists of one block of rows for each :math:`j`,
-        :math:`V_j = W F_j`, where :math:`F_j` is the fold with its
-        permutation and signs.
-
-        Returns:
-            chainer.links.Linear: A new link of ``n_tiles * n_blocks`` times as
-            many weights, with parameters of the same dtypes and on the same
-            device.
-
-        Raises:
-            ValueError: If the parameters are not initialized yet.
-
-        .. admonition:: Example
-
-            >>> mixed = sl.MixedLinear(12, 4, n_tiles=3, n_blocks=2)
-            >>> dense = mixed.to_linear()
-            >>> dense.W.shape
-            (4, 12)
-            >>> x = np.ones((1, 12), np.float32)
-            >>> np.allclose(dense(x).array, mixed(x).array, atol=1e-6)
-            True
-
-        """
-        W, b = parameter_arrays(self)
-        dense = L.Linear(
-            self.in_size, self.out_size, b is None,
-            initialize_as(self._mixing.dense_weight(W)), initialize_as(b))
-        return dense.to_device(self.device)
-
-    @property
-    def printable_specs(self) -> Iterator[tuple[str, Any]]:
-        yield 'in_size', self.in_size
-        yield 'out_size', self.out_size
-        yield 'nobias', self.b is None
-        yield 'n_tiles', self.n_tiles
-        yield 'n_blocks', self.n_blocks
-        yield 'seed', self.seed
-        if self.order is not None:
-            yield 'order', 'int32[{}]'.format(
-                ', '.join(map(str, self.order.shape)))
-
-    def forward(
-            self, x: Variable | NdArray, n_batch_axes: int = 1) -> Variable:
-        """Applies the layer.
-
-        .. math::
-
-            y = {\\rm concat}_{j=1}^k \\;
-                fold(s_j \\odot x_{p_j}) \\, W^\\top + b
-
-        Args:
-            x (:class:`~chainer.Variable` or :ref:`ndarray`): Batch of input
-                vectors, a float array whose axes behind the first
-                ``n_batch_axes`` have ``in_size`` elements together.
-            n_batch_axes (int): Number of minibatch axes, greater than 0.
-
-        Returns:
-            ~chainer.Variable: Output of the dtype of ``x``, with one axis of
-            ``out_size`` behind the minibatch axes.
-
-        Raises:
-            ValueError: If the first input gives a size that ``n_tiles`` does
-                not divide.
-            chainer.utils.type_check.InvalidType: If ``x`` does not fit.
-
-        .. admonition:: Example
-
-            >>> layer = sl.MixedLinear(12, 4, n_tiles=3, n_blocks=2)
-            >>> layer(np.ones((5, 3, 2, 2), np.float32)).shape
-            (5, 4)
-
-        """
-        self._initialize_by(x, n_batch_axes)
-        node = MixedLinearFunction(self._mixing)
-        return apply_to_rows(node, x, self.W, self.b, n_batch_axes)
+        return fit_of(cls)(
+            cls, link, n_tiles, x, order, n_blocks=n_blocks, seed=seed,
+            add_bias=add_bias)

@@ -59,7 +59,7 @@ class Mixing:
             order: NdArray | None = None,
             in_size: int | None = None) -> Mixing:
         """Checks what a user gives; ``order`` as in :func:`check_orders`."""
-        n_blocks = check_n_blocks(n_blocks)
+        n_blocks = tiling.check_positive_int(n_blocks, 'n_blocks')
         return cls.of_order(
             tiling.check_n_tiles(n_tiles), n_blocks, check_seed(seed),
             check_orders(order, n_blocks, in_size))
@@ -297,11 +297,6 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
-
-
-def check_n_blocks(n_blocks: Any) -> int:
-    """Returns ``n_blocks`` as a positive int, or says what is wrong."""
-    return tiling.check_positive_int(n_blocks, 'n_blocks')
 
 
 def check_seed(seed: Any) -> int:

@@ -1,21 +1,43 @@
 """What the links whose input is tiled have in common."""
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Self
 
 import chainer
+import chainer.links as L
 import numpy
-from chainer import initializers, utils, variable
+from chainer import utils, variable
 
-from shared_linear.layers import tiling
+from shared_linear.layers import bilinear, tiling
+from shared_linear.layers.initial_weights import (
+    DenseVariance,
+    get_initializer,
+    initialize_as,
+)
 
 if TYPE_CHECKING:
     from chainer import Variable
-    from chainer.types import InitializerSpec, NdArray
+    from chainer.types import NdArray
 
-    # Chainer takes plain numbers and functions too, but does not say so.
-    InitializerLike = InitializerSpec | float | Callable[[Any], None]
+    from shared_linear.layers.initial_weights import InitializerLike
+
+# What makes a link of a class from a dense one: its fit needs what stands
+# above the layers, and is registered from there.
+_fits: dict[type, Callable[..., Any]] = {}
+
+
+def register_fit(link_class: type) -> Callable[[Any], Any]:
+    """Registers a function as what ``link_class.from_linear`` does."""
+    def register(fit: Any) -> Any:
+        _fits[link_class] = fit
+        return fit
+    return register
+
+
+def fit_of(link_class: type) -> Callable[..., Any]:
+    """What was registered for a class, or for one that it derives from."""
+    return next(_fits[c] for c in link_class.__mro__ if c in _fits)
 
 
 class TiledLinear(chainer.Link):
@@ -48,8 +70,8 @@ class TiledLinear(chainer.Link):
         self._set_order(order)
 
         with self.init_scope():
-            self.W = variable.Parameter(_DenseVariance(
-                _get_initializer(initialW), self.n_tiles, self.n_blocks))
+            self.W = variable.Parameter(DenseVariance(
+                get_initializer(initialW), self.n_tiles, self.n_blocks))
             if in_size is not None:
                 self._initialize_params(in_size)
 
@@ -59,13 +81,28 @@ class TiledLinear(chainer.Link):
                 if initial_bias is None:
                     initial_bias = 0
                 self.b = variable.Parameter(
-                    _get_initializer(initial_bias), out_size)
+                    get_initializer(initial_bias), out_size)
 
-    def _check_order(self, order: NdArray, in_size: int | None) -> NdArray:
-        return tiling.check_order(order, in_size)
+    # What a class of links says of itself.
+
+    def _node(self) -> bilinear.BilinearFunction:
+        """A new node that computes what the link does."""
+        raise NotImplementedError
+
+    def _dense_weight(self, W: NdArray) -> NdArray:
+        """The weight (out_size, in_size) of the equal dense layer."""
+        raise NotImplementedError
 
     def _set_order(self, order: NdArray | None) -> None:
+        """Takes a good order, or none."""
         raise NotImplementedError
+
+    def _check_order(self, order: Any, in_size: int | None) -> NdArray:
+        return tiling.check_order(order, in_size)
+
+    def _sharing(self) -> Iterator[tuple[str, Any]]:
+        """The arguments that say what is shared, but for the order."""
+        yield 'n_tiles', self.n_tiles
 
     def _initialize_params(self, in_size: int) -> None:
         if in_size % self.n_tiles != 0:
@@ -75,95 +112,128 @@ class TiledLinear(chainer.Link):
         self.W.initialize(
             (self.out_size // self.n_blocks, in_size // self.n_tiles))
 
-    def _initialize_by(
-            self, x: Variable | NdArray, n_batch_axes: int) -> None:
-        if self.W.array is None and n_batch_axes > 0:
-            self._initialize_params(
-                utils.size_of_shape(x.shape[n_batch_axes:]))
-
     @property
     def in_size(self) -> int | None:
         if self.W.array is None:
             return None
         return self.n_tiles * self.W.shape[1]
 
+    def forward(
+            self, x: Variable | NdArray, n_batch_axes: int = 1) -> Variable:
+        """Applies the layer, as :class:`chainer.links.Linear` is applied.
+
+        Args:
+            x (:class:`~chainer.Variable` or :ref:`ndarray`): Batch of input
+                vectors, a float array whose axes behind the first
+                ``n_batch_axes`` have ``in_size`` elements together.
+            n_batch_axes (int): Number of minibatch axes, greater than 0.
+
+        Returns:
+            ~chainer.Variable: Output of the dtype of ``x``, with one axis of
+            ``out_size`` behind the minibatch axes.
+
+        Raises:
+            ValueError: If the first input gives a size that ``n_tiles`` does
+                not divide.
+            chainer.utils.type_check.InvalidType: If ``x`` does not fit.
+
+        .. admonition:: Example
+
+            >>> layer = sl.SharedLinear(12, 2, n_tiles=3)
+            >>> layer(np.ones((4, 3, 2, 2), np.float32)).shape
+            (4, 2)
+            >>> layer(np.ones((4, 5, 12), np.float32), n_batch_axes=2).shape
+            (4, 5, 2)
+
+        """
+        if self.W.array is None and n_batch_axes > 0:
+            self._initialize_params(
+                utils.size_of_shape(x.shape[n_batch_axes:]))
+        return bilinear.apply_to_rows(
+            self._node(), x, self.W, self.b, n_batch_axes)
+
+    def to_linear(self) -> L.Linear:
+        """Makes the dense layer that computes the same.
+
+        Returns:
+            chainer.links.Linear: A new link, with a weight of shape
+            ``(out_size, in_size)``, of the same dtypes and on the same device.
+
+        Raises:
+            ValueError: If the parameters are not initialized yet.
+
+        .. admonition:: Example
+
+            >>> shared = sl.SharedLinear(12, 2, n_tiles=3)
+            >>> dense = shared.to_linear()
+            >>> dense.W.shape
+            (2, 12)
+            >>> x = np.ones((1, 12), np.float32)
+            >>> np.allclose(dense(x).array, shared(x).array, atol=1e-6)
+            True
+
+        """
+        W, b = parameter_arrays(self)
+        with chainer.using_device(self.device):
+            dense = L.Linear(
+                self.in_size, self.out_size, b is None,
+                initialize_as(self._dense_weight(W)), initialize_as(b))
+        return dense.to_device(self.device)
+
+    @classmethod
+    def _of_params(
+            cls, W: Any, b: Any, nobias: bool, *, n_tiles: int,
+            n_blocks: int = 1, **sharing: Any) -> Self:
+        """A link with copies of the arrays, in ``chainer.config.dtype``."""
+        height, width = W.shape
+        n_tiles = tiling.check_n_tiles(n_tiles)
+        n_blocks = tiling.check_positive_int(n_blocks, 'n_blocks')
+        if b is not None and n_blocks * height != b.size:
+            raise ValueError(
+                '`out_size` does not match the size of `b`: W.shape = {}, '
+                'n_blocks = {}, b.shape = {}'.format(
+                    W.shape, n_blocks, b.shape))
+        if n_blocks != 1:
+            sharing['n_blocks'] = n_blocks
+        return cls(
+            n_tiles * width, n_blocks * height, nobias,
+            initialW=variable.as_array(W), initial_bias=variable.as_array(b),
+            n_tiles=n_tiles, **sharing)
+
+    @property
+    def printable_specs(self) -> Iterator[tuple[str, Any]]:
+        yield 'in_size', self.in_size
+        yield 'out_size', self.out_size
+        yield 'nobias', self.b is None
+        yield from self._sharing()
+        if self.order is not None:
+            yield 'order', 'int32[{}]'.format(
+                ', '.join(map(str, self.order.shape)))
+
     def __repr__(self) -> str:
         return str(self)
 
 
-def _get_initializer(initializer: InitializerLike | None) -> Any:
-    return initializers._get_initializer(initializer)  # type: ignore[arg-type]
+def link_like(
+        link_class: type[Any], link: chainer.Link, W: Any, b: Any,
+        **sharing: Any) -> Any:
+    """A link of these arrays, in the dtypes and on the device of another."""
+    W = to_cpu(W).astype(link.W.dtype, copy=False)
+    if b is not None:
+        b = to_cpu(b).astype((link.W if link.b is None else link.b).dtype)
+    n_blocks = sharing.get('n_blocks', 1)
+    new = link_class(
+        sharing['n_tiles'] * W.shape[1], n_blocks * len(W), b is None,
+        initialize_as(W), initialize_as(b), **sharing)
+    return new.to_device(link.device)
 
 
-class _DenseVariance(chainer.Initializer):
-
-    """Draws a weight (M / k, m) with the variance of a dense (M, n * m) one.
-
-    An initializer scales what it draws by the shape of the array. Chainer's
-    own are drawn for (M / k, m) and rescaled. Of any other the corner of a
-    dense draw is taken, which needs the memory of the dense weight meanwhile.
-    """
-
-    def __init__(
-            self, initializer: Any, n_tiles: int, n_blocks: int) -> None:
-        super().__init__(getattr(initializer, 'dtype', None))
-        self.initializer = initializer
-        self.n_tiles = n_tiles
-        self.n_blocks = n_blocks
-
-    def __call__(self, array: Any) -> None:
-        height, width = array.shape
-        dense_shape = self.n_blocks * height, self.n_tiles * width
-        scale = _dense_scale(self.initializer, array.shape, dense_shape)
-        if scale is None:
-            xp = chainer.backend.get_array_module(array)
-            dense = xp.empty(dense_shape, array.dtype)
-            self.initializer(dense)
-            array[...] = dense[:height, :width]
-        else:
-            self.initializer(array)
-            if scale != 1:
-                array *= scale
-
-
-def _dense_scale(
-        initializer: Any, shape: tuple[int, int], dense_shape: tuple[int, int],
-) -> float | None:
-    """Ratio of the deviations drawn for the two shapes; None if not known."""
-    height, width = shape
-    out_size, in_size = dense_shape
-    by_fan_in = (width / in_size) ** .5 if in_size else 1
-    by_fan_out = (height / out_size) ** .5 if out_size else 1
-    kind = type(initializer)
-    if (shape == dense_shape
-            or not isinstance(initializer, chainer.Initializer)):
-        return 1
-    if kind in (
-            initializers.Constant, initializers.Identity, initializers.NaN,
-            initializers.Normal, initializers.One, initializers.Uniform,
-            initializers.Zero):
-        return 1
-    if kind in (initializers.LeCunNormal, initializers.LeCunUniform):
-        return by_fan_in
-    if (kind is initializers.Orthogonal
-            and height <= width and out_size <= in_size):
-        # Unit vectors, only shorter; else their deviation is that of
-        # columns, and says nothing of rows.
-        return by_fan_in
-    if kind in (initializers.HeNormal, initializers.HeUniform):
-        fan_option = getattr(initializer, 'fan_option', 'fan_in')
-        return by_fan_in if fan_option == 'fan_in' else by_fan_out
-    if kind in (initializers.GlorotNormal, initializers.GlorotUniform):
-        return ((width + height) / (in_size + out_size)) ** .5
-    return None
-
-
-def initialize_as(array: NdArray | None) -> InitializerSpec | None:
-    """An initializer that keeps the array's dtype, as an array alone does not.
-    """
-    if array is None:
+def saved_order(serializer: chainer.AbstractSerializer) -> Any:
+    """The order in a snapshot; None where it has none."""
+    try:
+        return serializer('order', None)
+    except KeyError:
         return None
-    return initializers.Constant(array, dtype=array.dtype)
 
 
 def to_cpu(array):

@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 GATHER_BYTES = 2 ** 18
 
 
-class Fold(function_node.FunctionNode):
-
-    """Adds the tiles of the last axis: (..., n * m) -> (..., m).
-
-    The node that :func:`fold` makes; its gradient is :class:`Tile`.
-    """
+class _Tiling(function_node.FunctionNode):
 
     def __init__(self, n_tiles: int, order: NdArray | None = None) -> None:
         self.n_tiles = check_n_tiles(n_tiles)
@@ -36,7 +31,17 @@ class Fold(function_node.FunctionNode):
         x_type, = in_types
         expect_float(x_type, 'x')
         type_check.expect(x_type.ndim >= 1)
-        shape = type_check.eval(x_type.shape)
+        self._check_shape(type_check.eval(x_type.shape))
+
+
+class Fold(_Tiling):
+
+    """Adds the tiles of the last axis: (..., n * m) -> (..., m).
+
+    The node that :func:`fold` makes; its gradient is :class:`Tile`.
+    """
+
+    def _check_shape(self, shape):
         if self.order is not None and shape[-1] != self.order.size:
             raise type_check.InvalidType(
                 'x.shape[-1] == order.size',
@@ -57,29 +62,20 @@ class Fold(function_node.FunctionNode):
         return Tile(self.n_tiles, self.order).apply(grad_outputs)
 
 
-class Tile(function_node.FunctionNode):
+class Tile(_Tiling):
 
     """Repeats the last axis: (..., m) -> (..., n * m).
 
     The node that :func:`tile` makes; its gradient is :class:`Fold`.
     """
 
-    def __init__(self, n_tiles: int, order: NdArray | None = None) -> None:
-        self.n_tiles = check_n_tiles(n_tiles)
-        self.order = order
-
-    def check_type_forward(self, in_types):
-        type_check._argname(in_types, ('x',))
-        x_type, = in_types
-        expect_float(x_type, 'x')
-        type_check.expect(x_type.ndim >= 1)
-        if self.order is not None:
-            shape = type_check.eval(x_type.shape)
-            if self.n_tiles * shape[-1] != self.order.size:
-                raise type_check.InvalidType(
-                    'n_tiles * x.shape[-1] == order.size',
-                    'n_tiles = {}, x.shape = {}, order.size = {}'.format(
-                        self.n_tiles, shape, self.order.size))
+    def _check_shape(self, shape):
+        if (self.order is not None
+                and self.n_tiles * shape[-1] != self.order.size):
+            raise type_check.InvalidType(
+                'n_tiles * x.shape[-1] == order.size',
+                'n_tiles = {}, x.shape = {}, order.size = {}'.format(
+                    self.n_tiles, shape, self.order.size))
 
     def forward(self, inputs):
         x, = inputs

@@ -12,7 +12,7 @@ import numpy
 import pytest
 
 import shared_linear as sl
-from shared_linear.layers import function, tiling
+from shared_linear.layers import bilinear, function, tiling
 
 BATCH, IN, OUT, N = 256, 1024, 512, 8
 WIDTH = IN // N
@@ -143,8 +143,8 @@ def test_no_work_for_the_gradient_of_a_first_layers_input(folds):
     with Names(), memory() as m:
         y.backward()
     assert m.peak <= W + B + FOLDED + SLACK
-    assert function.SharedLinearGradData not in functions
-    assert function.SharedLinearGradWeight in functions
+    assert bilinear.GradData not in functions
+    assert bilinear.GradWeight in functions
     assert x.grad is None
 
 
@@ -222,8 +222,8 @@ def test_the_layer_is_one_node(method):
     assert nodes(y) == ['SharedLinearFunction']
     with chainer.using_config('enable_backprop', True):
         gx, gW, gb = chainer.grad([y], args, enable_double_backprop=True)
-    assert gx.creator_node.__class__ is function.SharedLinearGradData
-    assert gW.creator_node.__class__ is function.SharedLinearGradWeight
+    assert gx.creator_node.__class__ is bilinear.GradData
+    assert gW.creator_node.__class__ is bilinear.GradWeight
     assert gb.creator_node.label == 'Sum'
 
 

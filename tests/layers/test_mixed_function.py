@@ -8,7 +8,7 @@ import reference
 from chainer import testing
 
 import shared_linear as sl
-from shared_linear.layers import mixed_function
+from shared_linear.layers import bilinear
 
 MIXINGS = [
     {'n_tiles': 1, 'n_blocks': 1}, {'n_tiles': 3, 'n_blocks': 1},
@@ -72,10 +72,10 @@ class TestMixedLinear(MixedLinearCase, testing.FunctionTestCase):
 
 
 @pytest.mark.parametrize('node, test', [
-    (mixed_function.MixedLinearGradData, 'test_backward'),
-    (mixed_function.MixedLinearGradWeight, 'test_backward'),
-    (mixed_function.MixedLinearGradData, 'test_double_backward'),
-    (mixed_function.MixedLinearGradWeight, 'test_double_backward'),
+    (bilinear.GradData, 'test_backward'),
+    (bilinear.GradWeight, 'test_backward'),
+    (bilinear.GradData, 'test_double_backward'),
+    (bilinear.GradWeight, 'test_double_backward'),
 ])
 @pytest.mark.parametrize('dtype', ['f', 'd'])
 def test_a_gradient_1_percent_wrong_is_caught(monkeypatch, node, test, dtype):

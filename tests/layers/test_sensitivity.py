@@ -4,13 +4,13 @@ import numpy
 import pytest
 from chainer import testing
 
-from shared_linear.layers import function
+from shared_linear.layers import bilinear, function
 
 WRONG_BY_1_PERCENT = [
-    (function.SharedLinearGradData, 'test_backward'),
-    (function.SharedLinearGradWeight, 'test_backward'),
-    (function.SharedLinearGradData, 'test_double_backward'),
-    (function.SharedLinearGradWeight, 'test_double_backward'),
+    (bilinear.GradData, 'test_backward'),
+    (bilinear.GradWeight, 'test_backward'),
+    (bilinear.GradData, 'test_double_backward'),
+    (bilinear.GradWeight, 'test_double_backward'),
 ]
 
 

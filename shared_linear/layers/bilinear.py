@@ -1,0 +1,191 @@
+"""Nodes of y = f(x, W) + b, with f linear in each of x and W.
+
+Such an f has three products, of which each gives the gradients of the others:
+
+    <f(x, W), gy> = <x, f_x(W, gy)> = <W, f_W(x, gy)>.
+
+Three nodes are made of them, so every further derivative is of their kind.
+"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import chainer.functions as F
+from chainer import function_node, utils
+from chainer.utils import type_check
+
+from shared_linear.layers import tiling
+
+if TYPE_CHECKING:
+    from chainer import Variable
+    from chainer.types import NdArray
+
+
+class Form:
+
+    """The three products, and how the sizes of x, W and y belong together.
+
+    x is (B, n_tiles * m), W is (M / n_blocks, m), and gy, as y, is (B, M).
+    """
+
+    n_tiles: int
+    n_blocks: int = 1
+    order: NdArray | None = None
+
+    def product(self, x: NdArray, W: NdArray) -> tuple[NdArray, Any]:
+        """f(x, W), in any dtype, and what :meth:`grad_weight` may reuse."""
+        raise NotImplementedError
+
+    def grad_data(self, W: NdArray, gy: NdArray, dtype: Any) -> NdArray:
+        """f_x(W, gy) in a dtype."""
+        raise NotImplementedError
+
+    def grad_weight(
+            self, x: NdArray, gy: NdArray, dtype: Any,
+            kept: Any = None) -> NdArray:
+        """f_W(x, gy) in a dtype."""
+        raise NotImplementedError
+
+
+class BilinearFunction(function_node.FunctionNode):
+
+    """y = f(x, W) + b, of x, W and, if there is a bias, b."""
+
+    form: Form
+    _kept: Any = None
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+
+    def _find_form(self, x_shape, W_shape):
+        """Called with the shapes before ``form`` is used."""
+
+    def check_type_forward(self, in_types):
+        n_in = in_types.size()
+        type_check.expect(2 <= n_in, n_in <= 3)
+        x_type, W_type = in_types[:2]
+        type_check._argname((x_type, W_type), ('x', 'W'))
+        tiling.expect_float(x_type, 'x')
+        tiling.expect_float(W_type, 'W')
+        type_check.expect(x_type.ndim == 2, W_type.ndim == 2)
+        x_shape = type_check.eval(x_type.shape)
+        W_shape = type_check.eval(W_type.shape)
+        self._find_form(x_shape, W_shape)
+        form = self.form
+        if x_shape[1] != form.n_tiles * W_shape[1]:
+            raise type_check.InvalidType(
+                'x.shape[1] == n_tiles * W.shape[1]',
+                'x.shape = {}, W.shape = {}, n_tiles = {}'.format(
+                    x_shape, W_shape, form.n_tiles))
+        if form.order is not None and form.order.shape[-1] != x_shape[1]:
+            raise type_check.InvalidType(
+                'x.shape[1] == order.shape[-1]',
+                'x.shape = {}, order.shape = {}'.format(
+                    x_shape, form.order.shape))
+        if type_check.eval(n_in) == 3:
+            b_type = in_types[2]
+            type_check._argname((b_type,), ('b',))
+            type_check.expect(b_type.dtype == x_type.dtype, b_type.ndim == 1)
+            b_shape = type_check.eval(b_type.shape)
+            if b_shape[0] != form.n_blocks * W_shape[0]:
+                raise type_check.InvalidType(
+                    'b.shape[0] == n_blocks * W.shape[0]',
+                    'b.shape = {}, W.shape = {}, n_blocks = {}'.format(
+                        b_shape, W_shape, form.n_blocks))
+
+    def forward(self, inputs):
+        self.retain_inputs((0, 1))  # b is not retained
+        x, W = inputs[:2]
+        self._find_form(x.shape, W.shape)
+        y, self._kept = self.form.product(x, W)
+        if len(inputs) == 3:
+            y += inputs[2]
+        return y.astype(x.dtype, copy=False),
+
+    def backward(self, indexes, grad_outputs):
+        x, W = self.get_retained_inputs()
+        gy, = grad_outputs
+        ret = []
+        if 0 in indexes:
+            ret += GradData(self.form, x.dtype).apply((W, gy))
+        if 1 in indexes:
+            ret += GradWeight(
+                self.form, W.dtype, self._kept).apply((x, gy))
+        if 2 in indexes:
+            ret.append(F.sum(gy, axis=0))
+        return ret
+
+
+class GradData(function_node.FunctionNode):
+
+    """gx = f_x(W, gy)."""
+
+    def __init__(self, form, dtype):
+        self.form = form
+        self.dtype = dtype
+
+    def forward(self, inputs):
+        self.retain_inputs((0, 1))
+        return self.form.grad_data(*inputs, self.dtype),
+
+    def backward(self, indexes, grad_outputs):
+        W, gy = self.get_retained_inputs()
+        ggx, = grad_outputs
+        ret = []
+        if 0 in indexes:
+            ret += GradWeight(self.form, W.dtype).apply((ggx, gy))
+        if 1 in indexes:
+            ret.append(_product(self.form, ggx, W, gy.dtype))
+        return ret
+
+
+class GradWeight(function_node.FunctionNode):
+
+    """gW = f_W(x, gy)."""
+
+    def __init__(self, form, dtype, kept=None):
+        self.form = form
+        self.dtype = dtype
+        self._kept = kept
+
+    def forward(self, inputs):
+        self.retain_inputs((0, 1))
+        kept, self._kept = self._kept, None
+        return self.form.grad_weight(*inputs, self.dtype, kept),
+
+    def backward(self, indexes, grad_outputs):
+        x, gy = self.get_retained_inputs()
+        ggW, = grad_outputs
+        ret = []
+        if 0 in indexes:
+            ret += GradData(self.form, x.dtype).apply((ggW, gy))
+        if 1 in indexes:
+            ret.append(_product(self.form, x, ggW, gy.dtype))
+        return ret
+
+
+def _product(form, x, W, dtype):
+    y, = BilinearFunction(form).apply((x, W))
+    return F.cast(y, dtype)
+
+
+def apply_to_rows(
+        node: BilinearFunction, x: Variable | NdArray,
+        W: Variable | NdArray, b: Variable | NdArray | None,
+        n_batch_axes: int) -> Variable:
+    """Applies the node to examples as rows."""
+    if n_batch_axes <= 0:
+        raise ValueError(
+            'n_batch_axes should be greater than 0, not {}'.format(
+                n_batch_axes))
+    batch_shape = x.shape[:n_batch_axes]
+    if n_batch_axes > 1 or x.ndim > 2:
+        # Chainer's own reshape to (batch, -1) fails on an empty batch.
+        x = x.reshape(
+            utils.size_of_shape(batch_shape),
+            utils.size_of_shape(x.shape[n_batch_axes:]))
+    args = (x, W) if b is None else (x, W, b)
+    y, = node.apply(args)
+    if n_batch_axes > 1:
+        y = y.reshape(batch_shape + y.shape[1:])
+    return y
