@@ -4,11 +4,17 @@ import types
 
 from shared_linear.compression import report
 from shared_linear.layers import initial_weights, link, mixed_link
+from shared_linear.surgery import callables, holding, kinds
 
 MOVED = {
     'link': {'SharedLinear': link.SharedLinear},
     'mixed_link': {'MixedLinear': mixed_link.MixedLinear},
     'report': {'Report': report.Report, 'LayerReport': report.LayerReport},
+    'surgery.edit': {
+        cls.__name__: cls for cls in (
+            callables.Called, callables.Portable, holding.Binding,
+            holding.Holder, kinds.InsertAfter, kinds.InsertBefore,
+            kinds.Remove, kinds.Replace, kinds.Rewire)},
     'tiled_link': {'_DenseVariance': initial_weights.DenseVariance},
 }
 

@@ -185,7 +185,7 @@ def _convert_fake_quantize(params: Any) -> Any:
     In float32 at least and rounded once, as there.
     """
     func = params.func
-    if type(func).__module__ != 'shared_linear.surgery.quantization':
+    if type(func).__module__ != 'shared_linear.surgery.fake_quantize':
         raise compat.no_converter(func, type(func).__name__)
     if params.opset_version < 11:
         raise ValueError('it rounds, which begins with opset 11')

@@ -15,13 +15,11 @@ from shared_linear.surgery.editing import (
     revert,
     rewire,
 )
+from shared_linear.surgery.fake_quantize import FakeQuantize
 from shared_linear.surgery.foldable import register_foldable
-from shared_linear.surgery.graph import Graph, Node, Value
-from shared_linear.surgery.quantization import (
-    FakeQuantize,
-    calibrate,
-    quantize,
-)
+from shared_linear.surgery.graph import Graph
+from shared_linear.surgery.nodes import Node, Value
+from shared_linear.surgery.quantization import calibrate, quantize
 from shared_linear.surgery.trace import trace
 
 __all__ = [

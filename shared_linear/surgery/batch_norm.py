@@ -8,10 +8,11 @@ import numpy
 
 from shared_linear.surgery import edited
 from shared_linear.surgery.addresses import Pattern
-from shared_linear.surgery.edit import Remove
-from shared_linear.surgery.editing import attach, next_number
+from shared_linear.surgery.attachment import attach, next_number
 from shared_linear.surgery.foldable import CannotFold, Weights, foldable
-from shared_linear.surgery.graph import Graph, Node, Value
+from shared_linear.surgery.graph import Graph
+from shared_linear.surgery.kinds import Remove
+from shared_linear.surgery.nodes import Node, Value
 from shared_linear.surgery.trace import Example, record_quietly
 
 

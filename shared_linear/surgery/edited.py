@@ -6,9 +6,11 @@ from typing import Any
 
 import chainer
 
-from shared_linear.surgery.edit import Edit, Holder
+from shared_linear.surgery.callables import class_of
+from shared_linear.surgery.holding import Holder, holder_of
 from shared_linear.surgery.interposition import local
-from shared_linear.surgery.run import Run, holder_of
+from shared_linear.surgery.kinds import Edit
+from shared_linear.surgery.run import Run
 
 # Called with a model and its arguments before the first run of new edits.
 before_first_run: list[Callable[
@@ -127,7 +129,7 @@ class Edited(chainer.Link):
     def copy(self, mode: str = 'share') -> chainer.Link:
         new = super().copy(mode)
         # Sequential makes an unedited one.
-        new.__class__ = edited_class(unedited_class(new))
+        new.__class__ = edited_class(class_of(new))
         new._surgery = self._surgery.copy(mode)
         return new
 
@@ -159,7 +161,7 @@ def _enter(link: chainer.Link, original: Callable[..., Any],
            args: tuple[Any, ...], kwargs: dict[str, Any],
            pending: bool) -> Any:
     run = local.run
-    if run is not None and not run.inside and id(link) in run.paths:
+    if isinstance(run, Run) and not run.inside and id(link) in run.paths:
         return run.call(link, original, args, kwargs, pending)
     settle(link, args, kwargs)
     run = Run(link)
@@ -185,10 +187,6 @@ def _notice(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 _classes: 'weakref.WeakValueDictionary[type, type]' = (
     weakref.WeakValueDictionary())
 _lock = threading.Lock()
-
-
-def unedited_class(link: chainer.Link) -> type:
-    return getattr(type(link), 'surgery_base', type(link))
 
 
 def edited_class(base: type) -> type:
@@ -218,13 +216,13 @@ def release(link: chainer.Link) -> None:
     """Gives a link that holds nothing any more its author's class back."""
     holder = holder_of(link)
     if holder is not None and holder.is_empty:
-        link.__class__ = unedited_class(link)
+        link.__class__ = class_of(link)
         del link.__dict__['_surgery']
 
 
 def _rebuild(make: Callable[..., Any], args: tuple[Any, ...],
              holder: Holder) -> chainer.Link:
     link = make(*args)
-    link.__class__ = edited_class(unedited_class(link))
+    link.__class__ = edited_class(class_of(link))
     link.__dict__['_surgery'] = holder
     return link

@@ -1,34 +1,27 @@
 """The edits that users make."""
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import chainer
 
-from shared_linear.surgery import edited
-from shared_linear.surgery.addresses import EditError, Pattern, nearest, split
-from shared_linear.surgery.edit import (
-    Binding,
-    Called,
+from shared_linear.surgery import edited, trial
+from shared_linear.surgery.addresses import EditError, Pattern
+from shared_linear.surgery.attachment import (
+    attach,
+    detach,
+    next_number,
+    warn_of_optimizer,
+)
+from shared_linear.surgery.callables import Called, Portable, label_of
+from shared_linear.surgery.kinds import (
     Edit,
     InsertAfter,
     InsertBefore,
-    Portable,
     Remove,
     Replace,
     Rewire,
-    free_name,
-    label_of,
 )
-from shared_linear.surgery.graph import Graph
-from shared_linear.surgery.run import holder_of
-from shared_linear.surgery.trace import Example, examples_of, record
-from shared_linear.surgery.verification import (
-    check_addresses,
-    explain_array,
-    matching,
-    try_edit,
-)
+from shared_linear.surgery.trace import Example, examples_of
 
 Address = str | Sequence[str]
 
@@ -328,188 +321,13 @@ def _make(model: chainer.Link, edit: Edit, layer: 'chainer.Link | None',
             f'only a chainer.Link can be edited, not {type(model).__name__}')
     edit.number = next_number(model)
     if layer is not None:
-        _warn_of_optimizer(model, layer)
+        warn_of_optimizer(model, layer)
     if x is not None:
         args = x if isinstance(x, tuple) else (x,)
         examples = {chainer.config.train: Example(args, {})}
     else:
         examples = examples_of(model)
     if examples:
-        _verified(model, model, '', edit, layer, examples, exact)
+        trial.verified(model, model, '', edit, layer, examples, exact)
     else:
         attach(model, edit, layer, [], exact)
-
-
-def next_number(model: chainer.Link) -> int:
-    """A number after those of all edits that act in a model."""
-    holders = [holder for link in model.links()
-               if (holder := holder_of(link)) is not None]
-    return 1 + max((
-        edit.number for holder in holders
-        for edit in (*holder.made, *(b.edit for b in holder.bindings))),
-        default=0)
-
-
-def _verified(root: chainer.Link, link: chainer.Link, path: str, edit: Edit,
-              layer: 'chainer.Link | None', examples: dict[bool, Example],
-              exact: bool) -> None:
-    graphs = [record(root, example, train)
-              for train, example in examples.items()]
-    _choose_case(edit, graphs, path)
-    example = list(examples.values())[-1]
-    check_addresses(root, edit, graphs, example, path)
-    try:
-        attach(link, edit, layer, graphs, exact, path)
-        for graph, example in zip(graphs, examples.values(), strict=True):
-            if matching(graph, edit, path):
-                try_edit(root, edit, graph, example)
-    except BaseException:
-        detach(root, {edit.uid})
-        raise
-    edit.confirmed = True
-
-
-def _choose_case(edit: Edit, graphs: list[Graph], path: str) -> None:
-    """Lets ``/dropout`` mean ``/Dropout`` where nothing has that name."""
-    if not any(matching(graph, edit, path) for graph in graphs):
-        exact = edit.patterns
-        edit.patterns = tuple(
-            Pattern(pattern.text, ignore_case=True) for pattern in exact)
-        if not any(matching(graph, edit, path) for graph in graphs):
-            edit.patterns = exact
-
-
-def attach(model: chainer.Link, edit: Edit, layer: 'chainer.Link | None',
-           graphs: list[Graph], exact: bool = False, path: str = '') -> None:
-    """Binds an edit to the links in which its addresses may run."""
-    readers = _owners(model, edit.patterns)
-    if not readers:
-        raise EditError(
-            f'{edit}: no link has the path; the nearest are '
-            + nearest(edit.patterns[0].text,
-                      [p for p, _ in model.namedlinks(skipself=True)]))
-    if layer is not None:
-        paths = [p for p, _, _ in readers]
-        if graphs:
-            nodes = [n for g in graphs for n in matching(g, edit, path)]
-            known = {id(node.owner) for node in nodes}
-            paths = [p for p, link, _ in readers
-                     if id(link) in known] or paths
-        _hold_layer(model, edit, layer, _common(paths), exact)
-    holder = edited.hold(model)
-    holder.made = (*holder.made, edit)
-    for _, link, bindings in readers:
-        for binding in bindings:
-            edited.hold(link).bind(Binding(edit, *binding))
-    if isinstance(edit, Rewire):
-        for _, link, bindings in _owners(model, (edit.source,)):
-            for binding in bindings:
-                edited.hold(link).bind(Binding(edit, *binding, True))
-    if edit.each:
-        for graph in graphs:
-            for node in matching(graph, edit, path):
-                _warn_of_optimizer(model, edit.make_layer(node))
-
-
-def _owners(model: chainer.Link, patterns: Sequence[Pattern],
-            ) -> list[tuple[str, chainer.Link,
-                            list[tuple[tuple[str, ...], bool]]]]:
-    owners = []
-    seen = set()
-    for path, link in model.namedlinks():
-        bindings = [(names, pattern.ignore_case) for pattern in patterns
-                    if (names := pattern.within(path))]
-        if bindings and id(link) not in seen:
-            seen.add(id(link))
-            owners.append((path, link, bindings))
-    return owners
-
-
-def _common(paths: Sequence[str]) -> tuple[str, ...]:
-    parts = [split(path) for path in paths]
-    common = []
-    for names in zip(*parts, strict=False):
-        if len(set(names)) > 1:
-            break
-        common.append(names[0])
-    return tuple(common)
-
-
-def _hold_layer(model: chainer.Link, edit: Edit, layer: chainer.Link,
-                path: tuple[str, ...], exact: bool) -> None:
-    text = '/' + '/'.join(path)
-    link = dict(model.namedlinks())[text]
-    name = free_name(link, edit.name)
-    if exact and name != edit.name:
-        raise EditError(
-            f'{edit}: {text} has something named {edit.name!r} already; '
-            f'{name!r} is free')
-    edit.name = name
-    layer.to_device(link.device)
-    edited.hold(link).add_layer(name, layer, edit)
-
-
-def _warn_of_optimizer(model: chainer.Link, layer: chainer.Link) -> None:
-    if any(True for _ in layer.params()) and any(
-            param.update_rule is not None for param in model.params()):
-        warnings.warn(
-            f'an optimizer was set up before the layer {label_of(layer)} '
-            'was inserted, and does not train it: call optimizer.setup(model) '
-            'again, which begins with a new state', stacklevel=6)
-
-
-def detach(model: chainer.Link, uids: set[str]) -> None:
-    """Takes edits off everything below a model."""
-    links = [link for link in model.links() if holder_of(link) is not None]
-    for link in links:
-        holder_of(link).drop(uids)
-    for link in links:
-        edited.release(link)
-
-
-def _check_first_run(model: chainer.Link, args: tuple[Any, ...],
-                     kwargs: dict[str, Any]) -> None:
-    """Tries pending edits on the arguments of the first run."""
-    if any(isinstance(x, Iterator) for x in (*args, *kwargs.values())):
-        # A trial would leave nothing of it for the run.
-        return
-    examples = {chainer.config.train: Example(args, kwargs)}
-    pending = []
-    for one in edits(model):
-        if not one.edit.confirmed:
-            link = dict(model.namedlinks())[one.path]
-            pending.append((one, link, _layer_of(model, one.edit)))
-    detach(model, {one.edit.uid for one, _, _ in pending})
-    while pending:
-        one, link, layer = pending.pop(0)
-        path = '' if one.path == '/' else one.path
-        try:
-            _verified(model, link, path, one.edit, layer, examples, False)
-        finally:
-            if not one.edit.confirmed:
-                for other, link, layer in pending:
-                    attach(link, other.edit, layer, [])
-
-
-def _layer_of(model: chainer.Link, edit: Edit) -> 'chainer.Link | None':
-    for link in model.links():
-        holder = holder_of(link)
-        if holder is not None and edit.uid in holder.shared:
-            return holder.layers[holder.shared[edit.uid]]
-    return None
-
-
-def _check_missing(model: chainer.Link, path: str, edit: Edit,
-                   args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raises where an edit was passed over because of a plain array."""
-    message = explain_array(
-        model, edit, edit.patterns, Example(args, kwargs),
-        chainer.config.train, '' if path == '/' else path)
-    if message is not None:
-        raise EditError(message)
-    # The model took another way: no need to look again.
-    edit.modes.discard(chainer.config.train)
-
-
-edited.before_first_run.append(_check_first_run)
-edited.after_missing.append(_check_missing)

@@ -8,16 +8,29 @@ hold exactly what they held before.
 import functools
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import chainer
 
-if TYPE_CHECKING:
-    from shared_linear.surgery.run import Run
+
+class UnderWay(Protocol):
+
+    """A run that sees what its thread calls."""
+
+    def apply(self, node: chainer.FunctionNode,
+              original: Callable[..., Any], inputs: Any) -> Any:
+        """Runs a function."""
+
+    def call(self, link: chainer.Link, original: Callable[..., Any],
+             args: Any, kwargs: dict[str, Any], pending: bool) -> Any:
+        """Runs the call of a link, by ``__call__`` if ``pending``."""
+
+    def reaches_forward(self, link: chainer.Link) -> bool:
+        """Whether this is the ``forward`` of a ``__call__`` under way."""
 
 
 class _Local(threading.local):
-    run: 'Run | None' = None
+    run: 'UnderWay | None' = None
 
 
 local = _Local()

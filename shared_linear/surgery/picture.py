@@ -1,8 +1,8 @@
 """A traced run as Graphviz text."""
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from shared_linear.surgery.graph import Graph, Node, Value
+from shared_linear.surgery.nodes import Node, Value
 
 INSERTED = 'style=filled fillcolor="#cfe8cf" color="#2e7d32"'
 SKIPPED = 'style=dashed color="#b71c1c" fontcolor="#b71c1c"'
@@ -15,7 +15,9 @@ def quote(text: str) -> str:
     return '"' + escaped.replace('\n', '\\n') + '"'
 
 
-def to_dot(graph: 'Graph') -> str:
+def to_dot(functions: Sequence[Node], skipped: Sequence[Node],
+           rewired: Sequence[tuple[Value, str]], outputs: Sequence[Value],
+           edits: Sequence[Any]) -> str:
     """Draws functions as boxes and what they read as ellipses.
 
     Inserted layers are filled, functions and links that an edit took out
@@ -32,40 +34,40 @@ def to_dot(graph: 'Graph') -> str:
              '  node [fontname="Helvetica" fontsize=11];',
              '  edge [fontname="Helvetica" fontsize=9];']
 
-    def arrow(value: 'Value', reader: str, style: str = '') -> None:
+    def arrow(value: Value, reader: str, style: str = '') -> None:
         source = value if value.producer is None else value.producer
         lines.append(
             f'  {name_of(source)} -> {reader} '
             f'[label={quote(str(value.shape))}{style}];')
 
-    def declare_leaves(node: 'Node') -> None:
+    def declare_leaves(node: Node) -> None:
         for value in node.inputs:
             if value.producer is None and id(value) not in names:
                 lines.append(f'  {name_of(value)} [shape=ellipse '
                              f'label={quote(value.origin)}];')
 
-    for node in graph.functions:
+    for node in functions:
         declare_leaves(node)
         mark = f' {INSERTED}' if node.inserted else ''
         lines.append(f'  {name_of(node)} [shape=box '
                      f'label={quote(node.address)}{mark}];')
         for value in node.inputs:
-            rewired = any(
+            led = any(
                 value is source and f'{node.address}/'.startswith(f'{place}/')
-                for source, place in graph.rewired)
-            arrow(value, name_of(node), REWIRED if rewired else '')
-    for node in graph.skipped:
+                for source, place in rewired)
+            arrow(value, name_of(node), REWIRED if led else '')
+    for node in skipped:
         declare_leaves(node)
         label = quote(f'{node.address}\n{node.skipped}')
         lines.append(
             f'  {name_of(node)} [shape=box label={label} {SKIPPED}];')
         for value in node.inputs[:1]:
             arrow(value, name_of(node), ' style=dashed color="#b71c1c"')
-    for i, value in enumerate(graph.outputs):
+    for i, value in enumerate(outputs):
         lines.append(f'  y{i} [shape=ellipse label="output"];')
         arrow(value, f'y{i}')
-    if graph.edits:
-        text = '\n'.join(str(edit) for edit in graph.edits)
+    if edits:
+        text = '\n'.join(str(edit) for edit in edits)
         lines.append(f'  label={quote(text)};')
     lines.append('}')
     return '\n'.join(lines) + '\n'

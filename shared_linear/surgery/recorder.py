@@ -1,20 +1,14 @@
 """Builds the :class:`Graph` of a run while it is under way."""
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import chainer
 
-from shared_linear.surgery.graph import Graph, Node, Value, arguments
-from shared_linear.surgery.run import outputs_of
-
-if TYPE_CHECKING:
-    from shared_linear.surgery.edit import Edit
-    from shared_linear.surgery.run import Place, Run
-
-
-def class_of(link: chainer.Link) -> type:
-    """The class that the author of a link gave it."""
-    return getattr(type(link), 'surgery_base', type(link))
+from shared_linear.surgery.callables import class_of
+from shared_linear.surgery.graph import Graph
+from shared_linear.surgery.kinds import Edit
+from shared_linear.surgery.nodes import Value, arguments
+from shared_linear.surgery.place import Place, Surroundings, outputs_of
 
 
 class Recorder:
@@ -40,16 +34,16 @@ class Recorder:
         for path, parameter in self._model.namedparams():
             self._parameters.setdefault(id(parameter), path)
 
-    def arguments(self, place: 'Place') -> tuple[type, dict[str, Any]]:
+    def arguments(self, place: Place) -> tuple[type, dict[str, Any]]:
         """What a function was given, before its forward adds to it."""
-        if isinstance(place.subject, chainer.Link):
+        if place.is_call:
             return class_of(place.subject), {}
         return arguments(place.subject)
 
-    def record(self, place: 'Place', described: tuple[type, dict[str, Any]],
+    def record(self, place: Place, described: tuple[type, dict[str, Any]],
                inputs: Sequence[Any],
                outputs: Sequence[chainer.Variable]) -> None:
-        node = self._node(place, *described)
+        node = place.node(*described)
         node.inputs = self._read(inputs)
         if not node.is_call:
             for i, value in enumerate(node.inputs):
@@ -59,21 +53,21 @@ class Recorder:
         node.outputs = tuple(self._value(y) for y in outputs)
         self.graph.add(node)
 
-    def rewired(self, place: 'Place', inputs: Sequence[Any],
-                edits: 'Sequence[Edit]') -> None:
+    def rewired(self, place: Place, inputs: Sequence[Any],
+                edits: Sequence[Edit]) -> None:
         self.graph.rewired += [
             (self._value(inputs[edit.input or 0]), place.address)
             for edit in edits if edit.rewires]
 
-    def skip(self, place: 'Place', inputs: Sequence[Any],
-             outputs: Sequence[chainer.Variable], edit: 'Edit') -> None:
-        node = self._node(place, *self.arguments(place))
+    def skip(self, place: Place, inputs: Sequence[Any],
+             outputs: Sequence[chainer.Variable], edit: Edit) -> None:
+        node = place.node(*self.arguments(place))
         node.inputs = self._read(inputs)
         node.outputs = tuple(self._value(y) for y in outputs)
         node.skipped = str(edit)
         self.graph.skipped.append(node)
 
-    def hide(self, run: 'Run', link: chainer.Link,
+    def hide(self, run: Surroundings, link: chainer.Link,
              function: chainer.FunctionNode) -> None:
         path = run.path(link)
         base = f'{"" if path == "/" else path}/{function._impl_name}'
@@ -81,31 +75,12 @@ class Recorder:
         self._hidden[base] = n + 1
         self.graph.hidden.append(f'{base}_{n}' if n else base)
 
-    def finish(self, run: 'Run', result: Any) -> None:
+    def finish(self, edits: Iterable[Edit], result: Any) -> None:
         for y in outputs_of(result):
             value = self._value(y)
             value.is_output = True
             self.graph.outputs.append(value)
-        self.graph.edits = sorted(
-            (edit for _, holder in run.holders for edit in holder.made),
-            key=lambda edit: edit.number)
-
-    def _node(self, place: 'Place', kind: type,
-              args: dict[str, Any]) -> Node:
-        run = place.run
-        is_call = isinstance(place.subject, chainer.Link)
-        link = place.subject if is_call else place.owner
-        return Node(place.address, kind, args, link, run.path(link),
-                    place.owner, place.site, self._inserted(run, link))
-
-    def _inserted(self, run: 'Run', link: chainer.Link) -> 'str | None':
-        while id(link) in run.parents:
-            above, name = run.parents[id(link)]
-            holder = above.__dict__.get('_surgery')
-            if holder is not None and holder.layers.get(name) is link:
-                return name
-            link = above
-        return None
+        self.graph.edits = sorted(edits, key=lambda edit: edit.number)
 
     def _read(self, inputs: Sequence[Any]) -> tuple[Value, ...]:
         arrays = (chainer.Variable, *chainer.get_array_types())

@@ -6,22 +6,19 @@ place, or on its outputs.
 """
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import chainer
 
 from shared_linear.surgery import interposition
 from shared_linear.surgery.addresses import EditError
+from shared_linear.surgery.callables import class_of
+from shared_linear.surgery.holding import Binding, Holder, holder_of
 from shared_linear.surgery.interposition import local
-
-if TYPE_CHECKING:
-    from shared_linear.surgery.edit import Binding, Holder
-    from shared_linear.surgery.recorder import Recorder
-
-
-def holder_of(link: chainer.Link) -> Any:
-    """The edits that a link holds, or ``None``."""
-    return link.__dict__.get('_surgery')
+from shared_linear.surgery.kinds import Edit
+from shared_linear.surgery.nodes import Value, arguments
+from shared_linear.surgery.place import Place, is_array, outputs_of
+from shared_linear.surgery.recorder import Recorder
 
 
 class Frame:
@@ -53,37 +50,6 @@ class Scope:
     def __init__(self) -> None:
         self.counts: dict[tuple[int, str], int] = {}
         self.values: dict[str, chainer.Variable] = {}
-
-
-class Place:
-
-    """Where an edit acts: one function, or one call of a link.
-
-    Attributes:
-        run (Run): The run.
-        subject (FunctionNode or Link): What runs there.
-        owner (Link): The link that it runs in.
-        name (str): Its name there, counted: ``ReLU_1``.
-        site (str): The same, counted within this one call of the owner.
-
-    """
-
-    __slots__ = 'run', 'subject', 'owner', 'holder', 'name', 'site', 'scope'
-
-    def __init__(self, run: 'Run', subject: Any, owner: chainer.Link,
-                 holder: 'Holder | None', name: str, site: str) -> None:
-        self.run = run
-        self.subject = subject
-        self.owner = owner
-        self.holder = holder
-        self.name = name
-        self.site = site
-        self.scope = run.scopes[0]
-
-    @property
-    def address(self) -> str:
-        path = self.run.path(self.owner)
-        return f'/{self.name}' if path == '/' else f'{path}/{self.name}'
 
 
 class Run:
@@ -249,11 +215,11 @@ class Run:
 
     def _place(self, frame: Frame, subject: Any, owner: chainer.Link,
                holder: 'Holder | None', base: str,
-               ) -> tuple[Place, 'list[Binding]']:
+               ) -> tuple[Place, list[Binding]]:
         name = self._counted(self.scopes[0].counts, owner, subject, base)
         n = frame.sites.get(base, 0)
         frame.sites[base] = n + 1
-        place = Place(self, subject, owner, holder, name,
+        place = Place(self, subject, owner, name,
                       f'{base}_{n}' if n else base)
         if holder is None:
             bindings = []
@@ -285,7 +251,7 @@ class Run:
     def scope_of(self, uid: str) -> Scope:
         return self._scope_of.get(uid, self.scopes[0])
 
-    def _edited(self, place: Place, bindings: 'Sequence[Binding]',
+    def _edited(self, place: Place, bindings: Sequence[Binding],
                 inputs: list[Any], kwargs: dict[str, Any],
                 compute: Callable[[list[Any]], Any]) -> Any:
         edits = [b.edit for b in bindings if not b.is_source]
@@ -319,7 +285,7 @@ class Run:
                 self._remember(place, binding.edit, result)
         return result
 
-    def _remember(self, place: Place, edit: Any, result: Any) -> None:
+    def _remember(self, place: Place, edit: Edit, result: Any) -> None:
         outputs = outputs_of(result)
         index = edit.output or 0
         if index >= len(outputs):
@@ -328,7 +294,54 @@ class Run:
                 f'{len(outputs)} outputs, so there is no output {index}')
         self.scope_of(edit.uid).values[edit.uid] = outputs[index]
 
-    def layer(self, uid: str) -> chainer.Link:
+    # What edits ask.
+
+    def edits(self) -> list[Edit]:
+        """The edits that were made on the links of the model."""
+        return [edit for _, holder in self.holders for edit in holder.made]
+
+    def inserted(self, link: chainer.Link) -> 'str | None':
+        while id(link) in self.parents:
+            above, name = self.parents[id(link)]
+            holder = holder_of(above)
+            if holder is not None and holder.layers.get(name) is link:
+                return name
+            link = above
+        return None
+
+    def source(self, edit: Edit, place: Place) -> Any:
+        value = self.scope_of(edit.uid).values.get(edit.uid)
+        if value is None and any(
+                binding.is_source and binding.edit.uid == edit.uid
+                for _, holder in self.holders for binding in holder.bindings):
+            raise EditError(
+                f'{edit}: the source has not run when {place.address} reads '
+                'it')
+        return value
+
+    def layer(self, edit: Edit, place: Place, inputs: Sequence[Any],
+              outputs: Sequence[Any]) -> chainer.Link:
+        if not edit.each:
+            return self._shared_layer(edit.uid)
+        holder = holder_of(place.owner)
+        assert holder is not None
+        known = holder.each.get((edit.uid, place.site))
+        if known is not None:
+            return holder.layers[known]
+        kind, args = ((class_of(place.subject), {}) if place.is_call
+                      else arguments(place.subject))
+        node = place.node(kind, args)
+        node.inputs = tuple(
+            Value(chainer.as_variable(x).array, 'input')
+            for x in inputs if is_array(x))
+        node.outputs = tuple(
+            Value(y.array, place.address, node, i)
+            for i, y in enumerate(outputs))
+        layer = holder.layer_for(edit, node)
+        self.adopt(place.owner, layer)
+        return layer
+
+    def _shared_layer(self, uid: str) -> chainer.Link:
         """The layer of an edit, held by a link that is being called."""
         frame = self.frame
         while frame is not None:
@@ -341,16 +354,4 @@ class Run:
         raise EditError(
             'the layer of an edit is held by a link that was not called: '
             'call the model that the edit was made on, or make the edit on '
-            f'the {type(self.root).__name__} itself')
-
-
-def outputs_of(result: Any) -> tuple[chainer.Variable, ...]:
-    """The variables among what a function or a link returned."""
-    if isinstance(result, chainer.Variable):
-        return result,
-    if isinstance(result, (tuple, list)):
-        return tuple(y for y in result if isinstance(y, chainer.Variable))
-    if isinstance(result, dict):
-        return tuple(
-            y for y in result.values() if isinstance(y, chainer.Variable))
-    return ()
+            f'the {class_of(self.root).__name__} itself')

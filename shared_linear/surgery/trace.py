@@ -107,7 +107,7 @@ def record(model: chainer.Link, example: Example, train: bool,
             lambda layer: stack.enter_context(preserved(layer)))
         with run.under_way():
             result = model(*args, **kwargs)
-        recorder.finish(run, result)
+        recorder.finish(run.edits(), result)
     return recorder.graph
 
 

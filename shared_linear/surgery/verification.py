@@ -4,8 +4,10 @@ from typing import Any
 import chainer
 
 from shared_linear.surgery.addresses import EditError, Pattern, nearest
-from shared_linear.surgery.edit import Edit, Replace, Rewire, is_array
-from shared_linear.surgery.graph import Graph, Node
+from shared_linear.surgery.graph import Graph
+from shared_linear.surgery.kinds import Edit
+from shared_linear.surgery.nodes import Node
+from shared_linear.surgery.place import is_array
 from shared_linear.surgery.run import Run
 from shared_linear.surgery.trace import (
     Example,
@@ -52,31 +54,22 @@ def check_addresses(model: chainer.Link, edit: Edit, graphs: list[Graph],
             model, edit, edit.patterns, graphs, example, path))
     for graph in graphs:
         for node in matching(graph, edit, path):
-            _check_indices(edit, node)
-            if isinstance(edit, Rewire):
-                _check_source(model, edit, node, graph, example, path)
+            edit.check(node)
+            for source in edit.sources:
+                _check_source(
+                    model, edit, source, node, graph, example, path)
 
 
-def _check_indices(edit: Edit, node: Node) -> None:
-    if edit.input is not None and edit.input >= len(node.inputs):
-        raise EditError(
-            f'{edit}: {node.address} has {len(node.inputs)} inputs, so there '
-            f'is no input {edit.input}')
-    if edit.kind == 'remove' and len(node.outputs) != 1:
-        raise EditError(
-            f'{edit}: {node.address} has {len(node.outputs)} outputs, and '
-            'one input cannot stand in for them: replace it')
-
-
-def _check_source(model: chainer.Link, edit: Rewire, reader: Node,
-                  graph: Graph, example: Example, path: str) -> None:
+def _check_source(model: chainer.Link, edit: Edit, pattern: Pattern,
+                  reader: Node, graph: Graph, example: Example,
+                  path: str) -> None:
     addresses = graph.addresses
     found = [address for address in addresses
              if (local := relative(address, path)) is not None
-             and edit.source.matches(local)]
+             and pattern.matches(local)]
     if not found:
         raise EditError(_nothing_at(
-            model, edit, (edit.source,), [graph], example, path, 'source '))
+            model, edit, (pattern,), [graph], example, path, 'source '))
     if len(found) > 1:
         raise EditError(
             f'{edit}: the source must be one address, and '
@@ -183,7 +176,7 @@ def _check_standing_in(edit: Edit, before: Graph, run: Run,
         if address not in before:
             continue
         was = tuple(y.shape for y in before[address].outputs)
-        if isinstance(edit, Replace) and len(was) != len(now):
+        if now and len(was) != len(now):
             raise EditError(
                 f'{edit}: in place of {address} the layer returned '
                 f'{len(now)} outputs, and {len(was)} are needed') from error

@@ -23,7 +23,7 @@ from networks import (
 )
 
 from shared_linear import surgery
-from shared_linear.surgery.quantization import FakeQuantizeFunction
+from shared_linear.surgery.fake_quantize import FakeQuantizeFunction
 
 
 def by_hand(x, low, high, n_bits, symmetric):

@@ -1,0 +1,97 @@
+"""Tries edits: when they are made, or when the model runs first."""
+from collections.abc import Iterator
+from typing import Any
+
+import chainer
+
+from shared_linear.surgery import edited
+from shared_linear.surgery.addresses import EditError, Pattern
+from shared_linear.surgery.attachment import attach, detach
+from shared_linear.surgery.graph import Graph
+from shared_linear.surgery.holding import holder_of
+from shared_linear.surgery.kinds import Edit
+from shared_linear.surgery.trace import Example, record
+from shared_linear.surgery.verification import (
+    check_addresses,
+    explain_array,
+    matching,
+    try_edit,
+)
+
+
+def verified(root: chainer.Link, link: chainer.Link, path: str, edit: Edit,
+              layer: 'chainer.Link | None', examples: dict[bool, Example],
+              exact: bool) -> None:
+    graphs = [record(root, example, train)
+              for train, example in examples.items()]
+    _choose_case(edit, graphs, path)
+    example = list(examples.values())[-1]
+    check_addresses(root, edit, graphs, example, path)
+    try:
+        attach(link, edit, layer, graphs, exact, path)
+        for graph, example in zip(graphs, examples.values(), strict=True):
+            if matching(graph, edit, path):
+                try_edit(root, edit, graph, example)
+    except BaseException:
+        detach(root, {edit.uid})
+        raise
+    edit.confirmed = True
+
+
+def _choose_case(edit: Edit, graphs: list[Graph], path: str) -> None:
+    """Lets ``/dropout`` mean ``/Dropout`` where nothing has that name."""
+    if not any(matching(graph, edit, path) for graph in graphs):
+        exact = edit.patterns
+        edit.patterns = tuple(
+            Pattern(pattern.text, ignore_case=True) for pattern in exact)
+        if not any(matching(graph, edit, path) for graph in graphs):
+            edit.patterns = exact
+
+
+def _check_first_run(model: chainer.Link, args: tuple[Any, ...],
+                     kwargs: dict[str, Any]) -> None:
+    """Tries pending edits on the arguments of the first run."""
+    if any(isinstance(x, Iterator) for x in (*args, *kwargs.values())):
+        # A trial would leave nothing of it for the run.
+        return
+    examples = {chainer.config.train: Example(args, kwargs)}
+    pending = []
+    for path, link in model.namedlinks():
+        for edit in edited.made_on(link):
+            if not edit.confirmed:
+                pending.append((edit, path, link, _layer_of(model, edit)))
+    pending.sort(key=lambda one: one[0].number)
+    detach(model, {edit.uid for edit, _, _, _ in pending})
+    while pending:
+        edit, path, link, layer = pending.pop(0)
+        path = '' if path == '/' else path
+        try:
+            verified(model, link, path, edit, layer, examples, False)
+        finally:
+            if not edit.confirmed:
+                for other, _, link, layer in pending:
+                    attach(link, other, layer, [])
+
+
+def _layer_of(model: chainer.Link, edit: Edit) -> 'chainer.Link | None':
+    for link in model.links():
+        holder = holder_of(link)
+        if holder is not None and edit.uid in holder.shared:
+            return holder.layers[holder.shared[edit.uid]]
+    return None
+
+
+def _check_missing(model: chainer.Link, path: str, edit: Edit,
+                   args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raises where an edit was passed over because of a plain array."""
+    message = explain_array(
+        model, edit, edit.patterns, Example(args, kwargs),
+        chainer.config.train, '' if path == '/' else path)
+    if message is not None:
+        raise EditError(message)
+    # The model took another way: no need to look again.
+    edit.modes.discard(chainer.config.train)
+
+
+edited.before_first_run.append(_check_first_run)
+edited.after_missing.append(_check_missing)
