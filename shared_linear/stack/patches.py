@@ -10,6 +10,8 @@ import warnings
 
 import numpy
 
+from shared_linear.stack.cupy_patches import mend_cupy
+
 
 def restore_numpy_sctypes() -> None:
     """``import chainer`` reads ``numpy.sctypes``, which NumPy 2 removed.
@@ -83,10 +85,11 @@ def ignore_missing_nccl() -> None:
 
 
 def ready_chainer() -> None:
-    """Applies every patch before the first ``import chainer``."""
+    """Applies every patch; but for the last, before ``import chainer``."""
     restore_numpy_sctypes()
     restore_numpy_float()
     forget_failed_import()
     skip_environment_check()
     ignore_missing_cudnn()
     ignore_missing_nccl()
+    mend_cupy()

@@ -269,7 +269,7 @@ def test_gpu():
     shared = sl.SharedLinear.from_linear(
         dense, N_TILES, dense.device.send(make_inputs()), 'search')
     assert shared.device == dense.device
-    shared.to_cpu()
+    shared.to_device('@numpy')
     numpy.testing.assert_array_equal(shared.order, expected.order)
     numpy.testing.assert_allclose(
         shared.W.array, expected.W.array, rtol=1e-4, atol=1e-5)

@@ -253,5 +253,5 @@ def test_gpu(given):
     mixed = sl.MixedLinear.from_linear(
         dense, 3, dense.xp.asarray(x) if given else None, n_blocks=2)
     assert {p.device for p in mixed.params()} == {dense.device}
-    mixed.to_cpu()
+    mixed.to_device('@numpy')
     check(mixed, expected.W.array, expected.b.array, 1e-7)

@@ -430,7 +430,7 @@ def test_gpu():
     model.to_device('@cupy:0')
     new, _ = sl.share_weights(model, inputs(), 2, n_blocks=4)
     assert {p.device for p in new.params()} == {model.device}
-    new.to_cpu()
+    new.to_device('@numpy')
     assert new(inputs()).shape == (N_INPUTS, 3)
     numpy.testing.assert_allclose(
         new(inputs()).array, expected(inputs()).array, rtol=1e-3, atol=1e-3)
