@@ -22,13 +22,13 @@ def _names_for_doctests(doctest_namespace):
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _seed(request):
     """Chainer's test cases and initializers draw from numpy.random.
 
     A link whose size is left to the first input draws on its device.
     """
     numpy.random.seed(0)
-    if _why_no_gpu() is None:
+    if request.node.get_closest_marker('gpu') and _why_no_gpu() is None:
         cuda.cupy.random.seed(0)
 
 
