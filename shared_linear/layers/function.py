@@ -68,7 +68,8 @@ class TileForm(bilinear.Form):
         return tiling.tile_array(W, self.n_tiles, self.order)
 
 
-METHODS: dict[str, Any] = {'fold': FoldForm, 'tile': TileForm}
+_FORMS: dict[str, Any] = {'fold': FoldForm, 'tile': TileForm}
+METHODS = tuple(_FORMS)
 
 
 class SharedLinearFunction(bilinear.BilinearFunction):
@@ -98,7 +99,7 @@ class SharedLinearFunction(bilinear.BilinearFunction):
         self.n_tiles = (
             None if n_tiles is None else tiling.check_n_tiles(n_tiles))
         if self.n_tiles is not None:
-            self.form = METHODS[method](self.n_tiles, order)
+            self.form = _FORMS[method](self.n_tiles, order)
 
     def _find_form(self, x_shape, W_shape):
         """The number of tiles follows from the widths of x and W."""
@@ -111,7 +112,7 @@ class SharedLinearFunction(bilinear.BilinearFunction):
                 'x.shape[1] is a multiple of W.shape[1]',
                 'x.shape = {}, W.shape = {}'.format(x_shape, W_shape))
         self.n_tiles = n_tiles
-        self.form = METHODS[self.method](n_tiles, self.order)
+        self.form = _FORMS[self.method](n_tiles, self.order)
 
 
 def shared_linear(
