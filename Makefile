@@ -22,7 +22,7 @@ help:
 	@echo 'make train    train the MNIST network   (ARGS="--epoch 5 --seed 1")'
 	@echo 'make test     run the tests             (ARGS="-k fold")'
 	@echo 'make test-all the slow ones as well: whole examples, builds'
-	@echo 'make check    lint and type-check'
+	@echo 'make check    lint, type-check, and hold the direction of imports'
 	@echo 'make matrix   the tests on every Python found, oldest and newest NumPy'
 	@echo 'make bench    run every benchmark, in under ten minutes on two cores'
 	@echo 'make docs     the pages of docs/, into build/docs'
@@ -47,6 +47,7 @@ test-all: venv
 check: venv
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 matrix: venv
 	$(BIN)/python -m nox $(ARGS)

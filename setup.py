@@ -36,6 +36,7 @@ setup(
         'test': train + docs + onnx + mpi + [
             'h5py>=3.10',
             'hypothesis>=6.100',
+            'import-linter>=2.17',
             'mypy>=1.11',
             'nox>=2025.10.14',
             # Compiles the kernels where no GPU is; 56 MB, and for no other.
