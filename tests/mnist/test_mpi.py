@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import chainer
@@ -37,9 +38,15 @@ ENVIRONMENT = {
 }
 
 
+def find_mpiexec():
+    """That of the MPI which mpi4py finds: pip's before the system's."""
+    ours = Path(sys.executable).with_name('mpiexec')
+    return str(ours) if ours.exists() else shutil.which('mpiexec')
+
+
 def why_no_mpi():
-    if shutil.which('mpiexec') is None:
-        return 'needs mpiexec: apt-get install openmpi-bin'
+    if find_mpiexec() is None:
+        return 'needs mpiexec: pip install ".[mpi]"'
     if importlib.util.find_spec('mpi4py') is None:
         return 'needs mpi4py: pip install ".[mpi]"'
     found = subprocess.run(
@@ -56,7 +63,7 @@ needs_mpi = pytest.mark.skipif(bool(why_no_mpi()), reason=why_no_mpi())
 def mpiexec(n, *command, **kwargs):
     """Starts n processes; Open MPI 4 is to add no lines of its own."""
     return subprocess.Popen(
-        ['mpiexec', '-n', str(n), sys.executable, '-W', 'error',
+        [find_mpiexec(), '-n', str(n), sys.executable, '-W', 'error',
          *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env={
             **os.environ, **ENVIRONMENT, 'OMPI_MCA_orte_execute_quiet': '1'},
