@@ -6,7 +6,7 @@ from shared_linear.compression import report
 from shared_linear.layers import initial_weights, link, mixed_link
 from shared_linear.surgery import callables, holding, kinds
 
-MOVED = {
+MOVED: dict[str, dict[str, type]] = {
     'link': {'SharedLinear': link.SharedLinear},
     'mixed_link': {'MixedLinear': mixed_link.MixedLinear},
     'report': {'Report': report.Report, 'LayerReport': report.LayerReport},

@@ -33,6 +33,7 @@ from chainer.functions.math import (
 from chainer.functions.noise import dropout
 from chainer.utils import type_check
 
+from shared_linear.compression import dense
 from shared_linear.layers.function import SharedLinearFunction
 from shared_linear.layers.link import SharedLinear
 
@@ -298,15 +299,9 @@ def find_layer_before(
     return None
 
 
-def is_dense(link: Any) -> bool:
-    """Whether a link is ``L.Linear`` in what it computes."""
-    return (isinstance(link, L.Linear)
-            and type(link).forward is L.Linear.forward)
-
-
 def can_be_permuted(link: Any) -> bool:
     """Whether the outputs of a link are permuted by its rows."""
-    return is_dense(link) or type(link) is SharedLinear
+    return dense.is_dense(link) or type(link) is SharedLinear
 
 
 def replace_link(model: Any, path: str, link: Any) -> None:
@@ -316,16 +311,15 @@ def replace_link(model: Any, path: str, link: Any) -> None:
     for name in names:
         parent = (
             parent._children[int(name)]
-            if isinstance(parent, chainer.ChainList) else parent[name])
+            if isinstance(parent, chainer.ChainList) else vars(parent)[name])
+    # Straight into its place: what the author's class does when a link is
+    # added or taken away, such as to count them, is not to be done again.
+    link.name = last
     if isinstance(parent, chainer.ChainList):
         old = parent._children[int(last)]
-        # Sequential's own assignment may change the places of its links, and
-        # so their paths.
-        chainer.ChainList.__setitem__(parent, int(last), link)
+        parent._children[int(last)] = link
         if isinstance(parent, chainer.Sequential):
             parent._layers = [
                 link if layer is old else layer for layer in parent._layers]
     else:
-        delattr(parent, last)
-        with parent.init_scope():
-            setattr(parent, last, link)
+        vars(parent)[last] = link

@@ -116,7 +116,11 @@ def share_weights(
             a pattern matches no layer, ``n_tiles`` does not divide an input
             size, or ``n_blocks`` an output size; if the budget cannot be met;
             if ``x`` is empty, has a value that is not finite, or is not what
-            the model takes.
+            the model takes; if a layer that is to be shared has a parameter
+            that something else reads, too.
+        RuntimeError: If a layer of the new model does not give the outputs
+            that its weight explains, with the error that is reported. The
+            two models are compared at the end.
 
     .. admonition:: Example
 
@@ -160,6 +164,7 @@ def share_weights(
             'seed': seed, 'n_sweeps': n_sweeps, 'time_limit': time_limit,
             'progress': progress}
         sharing.share(numbers, blocks, refit, search)
+        sharing.compare()
         sharing.new.cleargrads()
     return sharing.new, sharing.report()
 

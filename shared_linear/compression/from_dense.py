@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import chainer
 import chainer.links as L
 
-from shared_linear.compression import calibration, grouping
+from shared_linear.compression import calibration, dense, grouping
 from shared_linear.layers import tiling
 from shared_linear.layers.link import SharedLinear
 from shared_linear.layers.mixed_link import MixedLinear
@@ -81,10 +81,16 @@ def fit_mixed(
 
 def _dense_arrays(link, n_tiles):
     """The arrays of a dense layer, and a number of tiles that divides it."""
-    if not isinstance(link, L.Linear):
+    why_not = dense.why_not_dense(link)
+    if why_not is not None:
         raise TypeError(
             'from_linear takes a chainer.links.Linear, not a {}'.format(
-                type(link).__name__))
+                type(link).__name__) + (
+                    ': it ' + why_not if isinstance(link, L.Linear) else ''))
+    if link.local_link_hooks:
+        raise ValueError(
+            'the layer has link hooks, which would be lost: delete {}'.format(
+                ', '.join(link.local_link_hooks)))
     W, b = parameter_arrays(link)
     n_tiles = tiling.check_n_tiles(n_tiles)
     if W.shape[1] % n_tiles != 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import chainer
 import numpy
@@ -12,6 +13,8 @@ from chainer import backend
 from shared_linear.compression import (
     calibration,
     capture,
+    comparison,
+    dense,
     grouping,
     hidden_units,
 )
@@ -47,6 +50,8 @@ class Sharing:
         self.x = x
         self.add_bias = add_bias
         self.wind_back = wind_back
+        # A copy no longer shares all that the model shares.
+        self.ties = dense.find_ties(model)
         self.original = capture.copy_model(model)
         self.new = capture.copy_model(model)
         for parameter in self.new.params():
@@ -67,8 +72,9 @@ class Sharing:
             for name, parameter in self.original.namedparams()
             if not parameter.is_initialized]
         self.compared = next(self._batches())[:N_COMPARED]
-        calls = self._run(
-            self.original, self.compared, layers).calls
+        readers = dense.Readers(layers)
+        with readers:
+            calls = self._run(self.original, self.compared, layers).calls
         for name, parameter in missing:
             if parameter.is_initialized:
                 raise ValueError(
@@ -77,10 +83,12 @@ class Sharing:
                         name.rpartition('/')[0]))
         self.n_calls = {
             path: sum(call.path == path for call in calls) for path in layers}
+        self.ties = readers.ties(self.n_calls) | self.ties
         called = list(dict.fromkeys(call.path for call in calls))
         self.layers = {path: layers[path] for path in called} | layers
         self.errors = dict.fromkeys(layers, numpy.nan)
         self.orders = dict.fromkeys(layers, '')
+        self.rows: dict[str, tuple[Any, Any]] = {}
 
     def match(self, n_tiles):
         """The number of tiles for each path that is to be shared."""
@@ -181,6 +189,7 @@ class Sharing:
                 changed = True
             elif (changed and refit and path in self.open
                     and self.n_calls[path] == 1
+                    and path not in self.ties
                     and not self.layers[path].local_link_hooks):
                 self._refit_one(path)
 
@@ -199,6 +208,7 @@ class Sharing:
         else:
             self.orders[path] = 'in ' + before
             _choose_rows(self._links_of_new()[before], order, scales)
+            self.rows[before] = order, scales
         capture.replace_link(self.new, path, link_like(
             SharedLinear, self.layers[path], W, b, n_tiles=n_tiles,
             order=to_cpu(order) if before is None else None))
@@ -246,6 +256,7 @@ class Sharing:
         candidates = {
             name: links[name] for name in self.open
             if name != path and self.n_calls[name] == 1
+            and name not in self.ties
             and capture.can_be_permuted(links[name])}
         for functions in (capture.HOMOGENEOUS, capture.ELEMENTWISE):
             before = capture.find_layer_before(
@@ -376,6 +387,26 @@ class Sharing:
             raise ValueError(
                 '{} has link hooks, which would be lost: delete {} or exclude '
                 'the layer'.format(path, ', '.join(link.local_link_hooks)))
+        if path in self.ties:
+            raise ValueError(
+                '{} shares a parameter with {}, which a layer with a weight '
+                'of its own would not: exclude it'.format(
+                    path, self.ties[path]))
+
+    def compare(self):
+        """Raises unless the new model differs by what is reported."""
+        links = self._links_of_new()
+
+        def run(model, layers, batch):
+            return [(call.path, _cpu(call.x), _cpu(call.y))
+                    for call in self._run(model, batch, layers).calls]
+
+        comparison.compare(
+            self._batches(),
+            lambda batch: run(self.original, self.layers, batch),
+            lambda batch: run(self.new, links, batch), self.errors,
+            [path for path, link in links.items() if link.b is None],
+            self.rows)
 
     def report(self):
         links = self._links_of_new()
@@ -392,11 +423,16 @@ class Sharing:
 def _dense_layers(model):
     layers = {
         path: link for path, link in model.namedlinks(skipself=True)
-        if capture.is_dense(link)}
+        if dense.is_dense(link)}
     if not layers:
+        others = [
+            '{} {}'.format(path, dense.why_not_dense(link))
+            for path, link in model.namedlinks(skipself=True)
+            if isinstance(link, chainer.links.Linear)]
         raise ValueError(
-            'there is no layer to share in {}: it has no '
-            'chainer.links.Linear'.format(type(model).__name__))
+            'there is no layer to share in {}: {}'.format(
+                type(model).__name__,
+                '; '.join(others) or 'it has no chainer.links.Linear'))
     return layers
 
 

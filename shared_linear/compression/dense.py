@@ -1,0 +1,151 @@
+"""Which links are dense layers, and whose parameters are theirs alone."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import chainer
+import chainer.links as L
+import numpy
+from chainer import backend
+
+# What decides what a layer computes from its W and b.
+METHODS = '__call__', 'forward', '_initialize_params'
+
+
+def why_not_dense(link: Any) -> str | None:
+    """Why a link is no ``L.Linear`` in what it computes, or ``None``.
+
+    A subclass may do more: in ``forward``, in ``__call__`` as was the habit
+    before Chainer 5, in a ``W`` that is made anew for each call. A layer that
+    takes the place of the link would not.
+    """
+    if not isinstance(link, L.Linear):
+        return 'is a {}'.format(type(link).__name__)
+    if hasattr(type(link), 'surgery_base'):
+        return 'holds edits of surgery, which would be lost: revert them first'
+    for name in METHODS:
+        if (getattr(type(link), name) is not getattr(L.Linear, name)
+                or name in vars(link)):
+            return 'has a {} of its own'.format(name)
+    for name in 'W', 'b':
+        if hasattr(type(link), name):
+            return 'computes its {}'.format(name)
+        if not isinstance(
+                getattr(link, name, None), (chainer.Parameter, type(None))):
+            return 'has a {} that is no parameter'.format(name)
+    return None
+
+
+def is_dense(link: Any) -> bool:
+    """Whether a link is ``L.Linear`` in what it computes."""
+    return why_not_dense(link) is None
+
+
+def find_ties(model: Any) -> dict[str, str]:
+    """The links that share the memory of a parameter with anything else.
+
+    Args:
+        model: Chain.
+
+    Returns:
+        dict: What they share it with, by the path of the link.
+
+    """
+    users: list[tuple[int, int, str, str, int]] = []
+    for path, link in model.namedlinks():
+        for name, value in _arrays_of(link):
+            for start, end in _spans(value):
+                users.append((
+                    start, end, path, path.rstrip('/') + '/' + name,
+                    id(link)))
+    users.sort()
+    ties: dict[str, str] = {}
+    reach: list[tuple[int, int, str, str, int]] = []
+    for user in users:
+        reach = [other for other in reach if other[1] > user[0]]
+        for other in reach:
+            if (other[3], other[4]) != (user[3], user[4]):
+                ties.setdefault(user[2], other[3])
+                ties.setdefault(other[2], user[3])
+        reach.append(user)
+    return ties
+
+
+def _arrays_of(link: Any) -> Iterator[tuple[str, Any]]:
+    """Arrays that a link holds: parameters, others, and those in containers.
+    """
+    for name, value in vars(link).items():
+        if name in ('_params', '_persistent', '_children', '_layers'):
+            continue
+        yield from _arrays_in(name, value, 3)
+
+
+def _arrays_in(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, chainer.Variable):
+        if value.array is not None:
+            yield name, value.array
+    elif isinstance(value, chainer.get_array_types()):
+        yield name, value
+    elif depth and isinstance(value, (list, tuple)):
+        for i, one in enumerate(value):
+            yield from _arrays_in('{}[{}]'.format(name, i), one, depth - 1)
+    elif depth and isinstance(value, dict):
+        for key, one in value.items():
+            yield from _arrays_in('{}[{!r}]'.format(name, key), one, depth - 1)
+
+
+def _spans(array: Any) -> Iterator[tuple[int, int]]:
+    """Where an array lies: from the first byte to the one after the last."""
+    if array.size == 0:
+        return
+    xp = backend.get_array_module(array)
+    if xp is numpy:
+        yield numpy.lib.array_utils.byte_bounds(array) if hasattr(
+            numpy.lib, 'array_utils') else numpy.byte_bounds(array)
+    elif hasattr(array, 'data') and hasattr(array.data, 'ptr'):
+        start = end = array.data.ptr
+        for length, stride in zip(array.shape, array.strides, strict=True):
+            if stride < 0:
+                start += (length - 1) * stride
+            else:
+                end += (length - 1) * stride
+        yield start, end + array.itemsize
+
+
+class Readers(chainer.FunctionHook):
+
+    """Counts the functions that read the parameters of some links.
+
+    A model may compute with a layer's weight without the layer: a decoder
+    that uses the encoder's, or a penalty.
+    """
+
+    name = 'SharedLinearReaders'
+
+    def __init__(self, links: dict[str, Any]) -> None:
+        self.functions: dict[str, list[str]] = {path: [] for path in links}
+        self._spans = [
+            (start, end, path) for path, link in links.items()
+            for parameter in (link.W, link.b)
+            if parameter is not None and parameter.array is not None
+            for start, end in _spans(parameter.array)]
+
+    def forward_postprocess(self, function: Any, in_data: Any) -> None:
+        reads = set()
+        for array in in_data:
+            if not isinstance(array, chainer.get_array_types()):
+                continue
+            for start, end in _spans(array):
+                reads |= {
+                    path for a, b, path in self._spans
+                    if start < b and a < end}
+        for path in reads:
+            self.functions[path].append(function.label)
+
+    def ties(self, n_calls: dict[str, int]) -> dict[str, str]:
+        """Links whose parameters are read more often than they are called."""
+        return {
+            path: 'the model itself, by ' + ', '.join(dict.fromkeys(labels))
+            for path, labels in self.functions.items()
+            if len(labels) > n_calls[path]}
