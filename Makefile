@@ -31,9 +31,10 @@ help:
 
 venv: .venv/installed
 
-.venv/installed: setup.py pyproject.toml build-constraints.txt
+.venv/installed: setup.py pyproject.toml build-constraints.txt tests/nvrtc.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --editable '.[train,test]'
+	$(BIN)/python tests/nvrtc.py
 	touch $@
 
 train: venv

@@ -46,6 +46,7 @@ def matrix(session, numpy):
     constrain(session)
     version = '' if numpy == 'newest' else '==' + OLDEST[session.python]
     session.install('--upgrade', '.[test]', 'numpy' + version)
+    session.run('python', 'tests/nvrtc.py')
 
     # From elsewhere, so that it is the installed package that is imported.
     with session.chdir(session.create_tmp()):

@@ -45,9 +45,6 @@ setup(
             'import-linter>=2.17',
             'mypy>=1.11',
             'nox>=2025.10.14',
-            # Compiles the kernels where no GPU is; 56 MB, and for no other.
-            'nvidia-cuda-nvrtc>=13; sys_platform == "linux" and '
-            'platform_machine in "x86_64 aarch64"',
             'pytest>=8',
             'pytest-cov>=5',
             'pytest-xdist>=3.6',

@@ -153,9 +153,11 @@ def test_metadata(wheel):
     assert metadata['License-File'] == 'LICENSE'
     assert metadata['Description-Content-Type'] == 'text/markdown'
     assert metadata.get_payload().startswith('# shared_linear\n')
-    always = [
-        requirement for requirement in metadata.get_all('Requires-Dist')
-        if 'extra ==' not in requirement]
+    requirements = metadata.get_all('Requires-Dist')
+    # CuPy takes the newest of NVIDIA's libraries that are installed, and the
+    # driver may be older: the extra of its own brings those that fit.
+    assert not [r for r in requirements if r.startswith('nvidia')]
+    always = [r for r in requirements if 'extra ==' not in r]
     assert sorted(r.replace(' ', '') for r in always) == [
         'chainer==7.8.1', 'numpy>=1.26']
     assert {'cuda12', 'cuda13', 'docs', 'test', 'train'} <= set(
