@@ -7,7 +7,7 @@ import chainer
 import chainer.links as L
 
 from shared_linear.compression import calibration, dense, grouping
-from shared_linear.layers import tiling
+from shared_linear.layers import checks, tiling
 from shared_linear.layers.link import SharedLinear
 from shared_linear.layers.mixed_link import MixedLinear
 from shared_linear.layers.mixing import Mixing
@@ -37,7 +37,7 @@ def fit_shared(
             "order must be None, 'search' or a permutation, not "
             '{!r}'.format(order))
     if order is not None and not search:
-        order = tiling.check_order(order, in_size)
+        order = checks.check_order(order, in_size)
     if x is None:
         if search or add_bias:
             raise ValueError(
@@ -63,10 +63,10 @@ def fit_mixed(
         add_bias: bool) -> MixedLinear:
     W, b, n_tiles = _dense_arrays(link, n_tiles)
     out_size, in_size = W.shape
-    n_blocks = tiling.check_positive_int(n_blocks, 'n_blocks')
+    n_blocks = checks.check_positive_int(n_blocks, 'n_blocks')
     if out_size % n_blocks != 0:
         raise ValueError(
-            tiling.describe_divisors(out_size, n_blocks, 'n_blocks'))
+            checks.describe_divisors(out_size, n_blocks, 'n_blocks'))
     mixing = Mixing.checked(n_tiles, n_blocks, seed, order, in_size)
     if x is not None:
         W, b, _ = _fit(x, W, b, add_bias).solve_mixed(mixing)
@@ -92,9 +92,9 @@ def _dense_arrays(link, n_tiles):
             'the layer has link hooks, which would be lost: delete {}'.format(
                 ', '.join(link.local_link_hooks)))
     W, b = parameter_arrays(link)
-    n_tiles = tiling.check_n_tiles(n_tiles)
+    n_tiles = checks.check_n_tiles(n_tiles)
     if W.shape[1] % n_tiles != 0:
-        raise ValueError(tiling.describe_divisors(W.shape[1], n_tiles))
+        raise ValueError(checks.describe_divisors(W.shape[1], n_tiles))
     return W, b, n_tiles
 
 

@@ -11,7 +11,7 @@ from chainer.training.extensions import util
 
 from shared_linear.compression import calibration
 from shared_linear.compression.swap_search import SwapSearch
-from shared_linear.layers import tiling
+from shared_linear.layers import checks
 
 if TYPE_CHECKING:
     from chainer import Variable
@@ -111,7 +111,7 @@ def group_inputs(
         >>> layer = sl.SharedLinear(6, 5, n_tiles=2, order=order)
 
     """
-    tiling.check_n_tiles(n_tiles)
+    checks.check_n_tiles(n_tiles)
     if W is None:
         moments = calibration.measure(x)
         weight = numpy.eye(moments.x_mean.size)
@@ -140,7 +140,7 @@ def search_order(
     """The search of :func:`group_inputs` on moments that are there already."""
     in_size = len(fit.S)
     if in_size % n_tiles != 0:
-        raise ValueError(tiling.describe_divisors(in_size, n_tiles))
+        raise ValueError(checks.describe_divisors(in_size, n_tiles))
     if n_sweeps is None:
         n_sweeps = default_sweeps(in_size, n_tiles)
     if n_sweeps < 0:

@@ -19,10 +19,10 @@ from shared_linear.compression import (
     hidden_units,
 )
 from shared_linear.compression.report import LayerReport, Report
-from shared_linear.layers import tiling
+from shared_linear.layers import checks
 from shared_linear.layers.link import SharedLinear
 from shared_linear.layers.mixed_link import MixedLinear
-from shared_linear.layers.mixing import Mixing, check_seed
+from shared_linear.layers.mixing import Mixing
 from shared_linear.layers.tiled_link import link_like, to_cpu
 
 # Inputs that a model is run on at a time, and those on which it is compared
@@ -109,27 +109,27 @@ class Sharing:
 
     def _match(self, name, number, paths, size_of, what):
         if not isinstance(number, Mapping):
-            number = tiling.check_positive_int(number, name)
+            number = checks.check_positive_int(number, name)
             sizes = {path: size_of(path) for path in paths}
             numbers = {
                 path: number for path in paths if sizes[path] % number == 0}
             if not numbers:
                 reasons = [
-                    tiling.describe_divisors(size, number, name) + ' of '
+                    checks.describe_divisors(size, number, name) + ' of '
                     + path for path, size in sizes.items()]
                 raise ValueError('{} = {} divides no {} size: '.format(
                     name, number, what) + '; '.join(reasons))
             return numbers
         numbers = {}
         for pattern, one in number.items():
-            one = tiling.check_positive_int(one, name)
+            one = checks.check_positive_int(one, name)
             for path in _matching(self.layers, pattern):
                 if path not in paths:
                     continue
                 size = size_of(path)
                 if size % one != 0:
                     raise ValueError('{}: {}'.format(
-                        path, tiling.describe_divisors(size, one, name)))
+                        path, checks.describe_divisors(size, one, name)))
                 numbers.setdefault(path, one)
         return numbers
 
@@ -217,7 +217,7 @@ class Sharing:
     def _mixing(self, path, n_tiles, blocks, seed):
         """Layers of one seed would mix alike, so that each has its own."""
         place = list(self.layers).index(path)
-        seed = (check_seed(seed) + place) % 2 ** 32
+        seed = (checks.check_seed(seed) + place) % 2 ** 32
         return Mixing(n_tiles, blocks[path], seed)
 
     def _mix_one(self, path, mixing, changed):

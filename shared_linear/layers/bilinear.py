@@ -8,20 +8,21 @@ Three nodes are made of them, so every further derivative is of their kind.
 """
 from __future__ import annotations
 
+import abc
 from typing import TYPE_CHECKING, Any
 
 import chainer.functions as F
 from chainer import function_node, utils
 from chainer.utils import type_check
 
-from shared_linear.layers import tiling
+from shared_linear.layers import checks
 
 if TYPE_CHECKING:
     from chainer import Variable
     from chainer.types import NdArray
 
 
-class Form:
+class Form(abc.ABC):
 
     """The three products, and how the sizes of x, W and y belong together.
 
@@ -32,19 +33,19 @@ class Form:
     n_blocks: int = 1
     order: NdArray | None = None
 
+    @abc.abstractmethod
     def product(self, x: NdArray, W: NdArray) -> tuple[NdArray, Any]:
         """f(x, W), in any dtype, and what :meth:`grad_weight` may reuse."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def grad_data(self, W: NdArray, gy: NdArray, dtype: Any) -> NdArray:
         """f_x(W, gy) in a dtype."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def grad_weight(
             self, x: NdArray, gy: NdArray, dtype: Any,
             kept: Any = None) -> NdArray:
         """f_W(x, gy) in a dtype."""
-        raise NotImplementedError
 
 
 class BilinearFunction(function_node.FunctionNode):
@@ -65,8 +66,8 @@ class BilinearFunction(function_node.FunctionNode):
         type_check.expect(2 <= n_in, n_in <= 3)
         x_type, W_type = in_types[:2]
         type_check._argname((x_type, W_type), ('x', 'W'))
-        tiling.expect_float(x_type, 'x')
-        tiling.expect_float(W_type, 'W')
+        checks.expect_float(x_type, 'x')
+        checks.expect_float(W_type, 'W')
         type_check.expect(x_type.ndim == 2, W_type.ndim == 2)
         x_shape = type_check.eval(x_type.shape)
         W_shape = type_check.eval(W_type.shape)

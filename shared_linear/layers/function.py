@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from chainer.utils import type_check
 
-from shared_linear.layers import bilinear, tiling
+from shared_linear.layers import bilinear, checks, tiling
 from shared_linear.layers.products import dot, product_dtype
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class SharedLinearFunction(bilinear.BilinearFunction):
         self.method = method
         self.order = order
         self.n_tiles = (
-            None if n_tiles is None else tiling.check_n_tiles(n_tiles))
+            None if n_tiles is None else checks.check_n_tiles(n_tiles))
         if self.n_tiles is not None:
             self.form = _FORMS[method](self.n_tiles, order)
 

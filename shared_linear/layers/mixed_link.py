@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import chainer
 import chainer.links as L
 
-from shared_linear.layers import mixing as mixing_module
+from shared_linear.layers import checks
 from shared_linear.layers.mixed_function import MixedLinearFunction
 from shared_linear.layers.mixing import Mixing
 from shared_linear.layers.tiled_link import (
@@ -130,7 +130,7 @@ class MixedLinear(TiledLinear):
             seed: int = 0,
             order: NdArray | None = None,
     ) -> None:
-        self.seed = mixing_module.check_seed(seed)
+        self.seed = checks.check_seed(seed)
         super().__init__(
             in_size, out_size, nobias, initialW, initial_bias, n_tiles,
             n_blocks, order)
@@ -147,7 +147,7 @@ class MixedLinear(TiledLinear):
         yield 'seed', self.seed
 
     def _check_order(self, order: Any, in_size: int | None) -> Any:
-        return mixing_module.check_orders(order, self.n_blocks, in_size)
+        return checks.check_orders(order, self.n_blocks, in_size)
 
     def _set_order(self, order: NdArray | None) -> None:
         # The gathers are planned on the CPU, whatever the link's device is.

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import operator
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import chainer
 import numpy
-from chainer import backend, variable
+from chainer import backend
 from chainer.backends import cuda
 
-from shared_linear.layers import kernels, tiling
+from shared_linear.layers import checks, kernels, tiling
 
 if TYPE_CHECKING:
     from chainer.types import NdArray
@@ -59,10 +57,10 @@ class Mixing:
             order: NdArray | None = None,
             in_size: int | None = None) -> Mixing:
         """Checks what a user gives; ``order`` as in :func:`check_orders`."""
-        n_blocks = tiling.check_positive_int(n_blocks, 'n_blocks')
+        n_blocks = checks.check_positive_int(n_blocks, 'n_blocks')
         return cls.of_order(
-            tiling.check_n_tiles(n_tiles), n_blocks, check_seed(seed),
-            check_orders(order, n_blocks, in_size))
+            checks.check_n_tiles(n_tiles), n_blocks, checks.check_seed(seed),
+            checks.check_orders(order, n_blocks, in_size))
 
     @classmethod
     def of_order(
@@ -297,46 +295,3 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
-
-
-def check_seed(seed: Any) -> int:
-    """Returns ``seed`` as an int that is one, or says what is wrong."""
-    try:
-        if isinstance(seed, (bool, numpy.bool_)):
-            raise TypeError
-        seed = operator.index(seed)
-    except TypeError:
-        raise TypeError(
-            'seed must be an int, not {!r}'.format(seed)) from None
-    if not 0 <= seed < 2 ** 32:
-        raise ValueError(
-            'seed must be at least 0 and less than 2 ** 32, not {}'.format(
-                seed))
-    return seed
-
-
-def check_orders(
-        order: Any, n_blocks: int, in_size: int | None = None,
-) -> NdArray | None:
-    """Returns good permutations as an int32 array of NumPy, or says why not.
-
-    Args:
-        order: A permutation of the inputs, several as the rows of an array,
-            or ``None``.
-        n_blocks: Number of blocks, each of which can have one.
-        in_size: Number of inputs; any by default.
-
-    """
-    if order is None:
-        return None
-    order = variable.as_array(order)
-    if not isinstance(order, chainer.get_array_types()):
-        order = numpy.asarray(order)
-    order = backend.CpuDevice().send(order)
-    if order.ndim != 2:
-        return tiling.check_order(order, in_size)
-    if not 1 <= len(order) <= n_blocks:
-        raise ValueError(
-            'order has {} permutations, but there are {} blocks'.format(
-                len(order), n_blocks))
-    return numpy.stack([tiling.check_order(row, in_size) for row in order])

@@ -9,7 +9,7 @@ import chainer.links as L
 import numpy
 from chainer import utils, variable
 
-from shared_linear.layers import bilinear, tiling
+from shared_linear.layers import bilinear, checks
 from shared_linear.layers.initial_weights import (
     DenseVariance,
     get_initializer,
@@ -56,12 +56,12 @@ class TiledLinear(chainer.Link):
         if out_size is None:
             in_size, out_size = None, in_size
         self.out_size = out_size
-        self.n_tiles = tiling.check_n_tiles(n_tiles)
-        self.n_blocks = tiling.check_positive_int(n_blocks, 'n_blocks')
+        self.n_tiles = checks.check_n_tiles(n_tiles)
+        self.n_blocks = checks.check_positive_int(n_blocks, 'n_blocks')
         if out_size is not None and out_size % self.n_blocks != 0:
             raise ValueError(
                 'out_size must be a multiple of n_blocks: '
-                + tiling.describe_divisors(
+                + checks.describe_divisors(
                     out_size, self.n_blocks, 'n_blocks'))
         if order is not None:
             order = self._check_order(order, in_size)
@@ -98,7 +98,7 @@ class TiledLinear(chainer.Link):
         raise NotImplementedError
 
     def _check_order(self, order: Any, in_size: int | None) -> NdArray:
-        return tiling.check_order(order, in_size)
+        return checks.check_order(order, in_size)
 
     def _sharing(self) -> Iterator[tuple[str, Any]]:
         """The arguments that say what is shared, but for the order."""
@@ -108,7 +108,7 @@ class TiledLinear(chainer.Link):
         if in_size % self.n_tiles != 0:
             raise ValueError(
                 'in_size must be a multiple of n_tiles: '
-                + tiling.describe_divisors(in_size, self.n_tiles))
+                + checks.describe_divisors(in_size, self.n_tiles))
         self.W.initialize(
             (self.out_size // self.n_blocks, in_size // self.n_tiles))
 
@@ -186,8 +186,8 @@ class TiledLinear(chainer.Link):
             n_blocks: int = 1, **sharing: Any) -> Self:
         """A link with copies of the arrays, in ``chainer.config.dtype``."""
         height, width = W.shape
-        n_tiles = tiling.check_n_tiles(n_tiles)
-        n_blocks = tiling.check_positive_int(n_blocks, 'n_blocks')
+        n_tiles = checks.check_n_tiles(n_tiles)
+        n_blocks = checks.check_positive_int(n_blocks, 'n_blocks')
         if b is not None and n_blocks * height != b.size:
             raise ValueError(
                 '`out_size` does not match the size of `b`: W.shape = {}, '

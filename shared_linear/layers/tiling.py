@@ -2,15 +2,13 @@
 from __future__ import annotations
 
 import functools
-import operator
 from typing import TYPE_CHECKING, Any
 
-import chainer
 import numpy
 from chainer import backend, function_node, utils, variable
 from chainer.utils import type_check
 
-from shared_linear.layers import kernels
+from shared_linear.layers import checks, kernels
 
 if TYPE_CHECKING:
     from chainer import Variable
@@ -23,15 +21,18 @@ GATHER_BYTES = 2 ** 18
 class _Tiling(function_node.FunctionNode):
 
     def __init__(self, n_tiles: int, order: NdArray | None = None) -> None:
-        self.n_tiles = check_n_tiles(n_tiles)
+        self.n_tiles = checks.check_n_tiles(n_tiles)
         self.order = order
 
     def check_type_forward(self, in_types):
         type_check._argname(in_types, ('x',))
         x_type, = in_types
-        expect_float(x_type, 'x')
+        checks.expect_float(x_type, 'x')
         type_check.expect(x_type.ndim >= 1)
         self._check_shape(type_check.eval(x_type.shape))
+
+    def _check_shape(self, shape):
+        """Raises InvalidType where the last axis does not fit."""
 
 
 class Fold(_Tiling):
@@ -51,7 +52,7 @@ class Fold(_Tiling):
             raise type_check.InvalidType(
                 'x.shape[-1] % n_tiles == 0',
                 'x.shape = {}, {}'.format(
-                    shape, describe_divisors(shape[-1], self.n_tiles)))
+                    shape, checks.describe_divisors(shape[-1], self.n_tiles)))
 
     def forward(self, inputs):
         x, = inputs
@@ -174,89 +175,6 @@ def find_groups(order: NdArray, n_tiles: int) -> NdArray:
     return groups
 
 
-def check_order(order: Any, size: int | None = None) -> NdArray:
-    """Returns ``order`` as an int32 permutation, or says why it is none."""
-    order = variable.as_array(order)
-    if not isinstance(order, chainer.get_array_types()):
-        order = numpy.asarray(order)
-    if order.dtype.kind not in 'iu':
-        raise TypeError(
-            'order must be a permutation of ints, not an array of {}'.format(
-                order.dtype))
-    if order.ndim != 1:
-        raise ValueError(
-            'order must have one axis, not the shape {}'.format(order.shape))
-    if size is not None and order.size != size:
-        raise ValueError(
-            'order must be a permutation of the {} inputs, but has {} '
-            'elements'.format(size, order.size))
-    values = numpy.asarray(backend.CpuDevice().send(order))
-    wrong = (values < 0) | (values >= values.size)
-    if wrong.any():
-        raise ValueError(
-            'order must be a permutation of 0 to {}, but has {}'.format(
-                values.size - 1, values[wrong][0]))
-    counts = numpy.bincount(values, minlength=values.size)
-    if counts.max(initial=0) > 1:
-        raise ValueError(
-            'order must be a permutation of 0 to {}, but has {} {} times and '
-            '{} never'.format(
-                values.size - 1, counts.argmax(), counts.max(),
-                counts.argmin()))
-    return order.astype(numpy.int32)
-
-
-def check_n_tiles(n_tiles: Any) -> int:
-    """Returns ``n_tiles`` as a positive int, or says what is wrong with it."""
-    return check_positive_int(n_tiles, 'n_tiles')
-
-
-def check_positive_int(value: Any, name: str) -> int:
-    """Returns ``value`` as a positive int, or says what is wrong with it."""
-    try:
-        if isinstance(value, (bool, numpy.bool_)):
-            raise TypeError
-        value = operator.index(value)
-    except TypeError:
-        raise TypeError(
-            '{} must be a positive int, not {!r}'.format(name, value)
-        ) from None
-    if value < 1:
-        raise ValueError(
-            '{} must be a positive int, not {}'.format(name, value))
-    return value
-
-
-def expect_float(in_type: Any, name: str) -> None:
-    """Type check for a float array that names the dtype it met instead."""
-    dtype = type_check.eval(in_type.dtype)
-    if dtype.kind != 'f':
-        raise type_check.InvalidType(
-            '{}.dtype.kind == f'.format(name),
-            '{}.dtype = {}'.format(name, dtype))
-
-
-def describe_divisors(size: int, divisor: int, name: str = 'n_tiles') -> str:
-    """Says that a number does not divide ``size``, and what near it does.
-
-    >>> describe_divisors(1000, 7)
-    'n_tiles = 7 does not divide 1000; the nearest that do are 5 and 8'
-
-    """
-    below = max(
-        (d for d in range(1, min(divisor, size + 1)) if size % d == 0),
-        default=None)
-    above = next(
-        (d for d in range(divisor + 1, size + 1) if size % d == 0), None)
-    near = [str(d) for d in (below, above) if d is not None]
-    message = '{} = {} does not divide {}'.format(name, divisor, size)
-    if len(near) == 2:
-        return message + '; the nearest that do are {} and {}'.format(*near)
-    if near:
-        return message + '; the nearest that does is {}'.format(*near)
-    return message
-
-
 def fold(
         x: Variable | NdArray, n_tiles: int, order: NdArray | None = None,
 ) -> Variable:
@@ -365,4 +283,4 @@ def order_beside(x, order):
     if order is None:
         return None
     device = backend.get_device_from_array(variable.as_array(x))
-    return device.send(check_order(order))
+    return device.send(checks.check_order(order))
