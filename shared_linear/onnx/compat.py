@@ -10,13 +10,17 @@ import contextlib
 import importlib
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import chainer
+import chainer.functions as F
 import numpy
 from chainer.backends import cuda
-from chainer.utils.conv import get_conv_outsize, get_deconv_outsize
+from chainer.functions.pooling.upsampling_2d import Upsampling2D
+
+from shared_linear.onnx.converters import WRAPPED, conversion_of
+from shared_linear.onnx.nodes import Nodes
 
 
 class ExportError(ValueError):
@@ -93,35 +97,102 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def accept_external_converters(exporter: Any) -> contextlib.ExitStack:
-    """``external_converters`` warn, and turn a broken graph into a warning.
+def accept_newer_opsets(
+        onnx: Any, exporter: Any) -> contextlib.ExitStack:
+    """A newer opset than the exporter knows makes it warn.
 
-    The warning is that they are experimental. The graph is checked here by
-    the caller, who lets nothing pass.
+    The operators are not its own here. The graph is checked by the caller,
+    too, who lets nothing pass.
     """
     stack = contextlib.ExitStack()
     stack.enter_context(replaced(
-        chainer, 'disable_experimental_feature_warning', True))
+        exporter, 'MAXIMUM_OPSET_VERSION', onnx.defs.onnx_opset_version()))
     stack.enter_context(replaced(
         exporter, 'check_onnx_model', lambda *args: None))
     return stack
 
 
-def name_function_in_errors(
-        exporter: Any) -> contextlib.AbstractContextManager[None]:
-    """A function without a converter is answered by ``'X is not supported'``.
+class Record:
 
-    Where its converter fails, the error does not name the function.
+    """What ran, and what it computed.
+
+    Attributes:
+        calls (dict): Outputs of each function node, by its id, and the node,
+            so that no other takes its id.
+        functions (list): Name in the graph, class, names of the outputs and
+            outputs of each function that was written.
+
     """
-    create_node = exporter.Graph.create_node
 
-    def create_named_node(
-            graph: Any, name: str, function: Any, *args: Any) -> Any:
+    def __init__(self) -> None:
+        self.calls: dict[int, tuple[Any, Any]] = {}
+        self.functions: list[
+            tuple[str, str, tuple[str, ...], list[Any]]] = []
+
+    @property
+    def indices(self) -> dict[int, Any]:
+        """Those that the model upsamples by."""
+        return {
+            id(node.indexes): None for node, _ in self.calls.values()
+            if isinstance(node, Upsampling2D)}
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[Record]:
+    """Keeps the outputs of all functions that run."""
+    record = Record()
+    apply = chainer.FunctionNode.apply
+
+    def apply_and_keep(node: Any, inputs: Any) -> Any:
+        outputs = apply(node, inputs)
+        record.calls[id(node)] = node, outputs
+        return outputs
+
+    with replaced(chainer.FunctionNode, 'apply', apply_and_keep):
+        yield record
+
+
+@contextlib.contextmanager
+def converted(
+        exporter: Any, converters: Mapping[str, Any],
+        record: Record) -> Iterator[None]:
+    """Functions are converted here, and those of the user by his.
+
+    ``onnx_chainer`` answers a function that it does not know by ``'X is not
+    supported'``, and where a converter fails the error names none.
+    """
+    mapping = importlib.import_module('onnx_chainer.mapping')
+    helper = importlib.import_module('onnx_chainer.onnx_helper')
+    params_of = importlib.import_module(
+        'onnx_chainer.functions.converter').FunctionConverterParams
+    wrap = importlib.import_module(
+        'onnx_chainer.replace_func').fake_as_funcnode
+
+    def wrap_if_variable(function: Any, name: str, **options: Any) -> Any:
+        wrapped = wrap(function, name, **options)
+
+        def call(x: Any) -> Any:
+            return (wrapped if isinstance(x, chainer.Variable)
+                    else function)(x)
+
+        return call
+
+    def create_node(
+            graph: Any, name: str, function: Any, inputs: Any,
+            outputs: Any) -> list[Any]:
         opset = graph.specified_opset_version
-        if name not in graph.converters:
+        context = graph.context
+        if not hasattr(context, 'indices'):
+            context.indices = record.indices
+        params = params_of(function, opset, inputs, outputs, context)
+        convert = conversion_of(function)
+        if name not in converters and convert is None:
             raise no_converter(function, name)
         try:
-            return create_node(graph, name, function, *args)
+            if name in converters:
+                nodes = list(converters[name](params))
+            else:
+                nodes = list(convert_by(params, convert))
         except ExportError:
             raise
         except Exception as e:
@@ -130,9 +201,32 @@ def name_function_in_errors(
                     _full_name(function), opset,
                     ' '.join(str(e).split()) or type(e).__name__)
                 + ('; a newer opset_version may have one'
-                   if opset < exporter.MAXIMUM_OPSET_VERSION else '')) from e
+                   if ' begins with opset ' in str(e) else '')) from e
+        label = helper.get_func_name()
+        for node in nodes:
+            # By it errors and the free axes name the function.
+            node.name = node.name or label
+        ys = record.calls[id(getattr(function, 'node', function))][1]
+        record.functions.append((
+            label, _full_name(function), tuple(outputs),
+            [cuda.to_cpu(y.array) for y in ys]))
+        return nodes
 
-    return replaced(exporter.Graph, 'create_node', create_named_node)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(replaced(
+            exporter.Graph, 'create_node', create_node))
+        stack.enter_context(replaced(mapping, '_supported_function_set', {
+            (F, name) for name in WRAPPED}))
+        stack.enter_context(replaced(
+            mapping, 'fake_as_funcnode', wrap_if_variable))
+        yield
+
+
+def convert_by(params: Any, convert: Any) -> Any:
+    nodes = Nodes(params)
+    results = convert(nodes)
+    return nodes.finished(
+        *([results] if isinstance(results, str) else results))
 
 
 def no_converter(function: Any, name: str) -> ExportError:
@@ -149,118 +243,13 @@ def _full_name(function: Any) -> str:
     return wrapped or '{}.{}'.format(kind.__module__, kind.__qualname__)
 
 
-def convert_permutate(params: Any) -> Any:
-    """The indices of ``F.permutate`` are named, and then not written.
-
-    Below opset 9 there is no converter at all.
-    """
-    from onnx_chainer import onnx_helper  # type: ignore[import-untyped]
-    func = params.func
-    indices = cuda.to_cpu(func.indices).astype(numpy.int64)
-    if func.inv:
-        indices = numpy.argsort(indices)
-    x, = params.input_names
-    return onnx_helper.make_node(
-        'Gather', [x, params.context.add_const(indices, 'indices')],
-        # Chainer permutes the first axis if it is given a negative one.
-        params.output_names, axis=max(func.axis, 0)),
-
-
-def convert_get_item(params: Any) -> Any:
-    """A mask is written as indices: rows 0 and 1 for False and True."""
-    from onnx_chainer import mapping
-    slices = []
-    for index in params.func.slices:
-        array = numpy.asarray(cuda.to_cpu(index)) if isinstance(
-            index, (list, *chainer.get_array_types())) else None
-        if array is None or array.dtype != bool:
-            slices.append(index)
-        elif array.ndim == 1:
-            slices.append(numpy.flatnonzero(array))
-        else:
-            raise ValueError('a mask of {} axes'.format(array.ndim))
-    params.func.slices = tuple(slices)
-    return mapping.converters['GetItem'](params)
-
-
-def convert_max_pooling(params: Any) -> Any:
-    """Windows beyond the end, ``cover_all``, are not what a runtime makes.
-
-    onnxruntime refuses a padding of a whole window, and with ``ceil_mode`` it
-    leaves windows out. A padding of just what is missing is neither.
-    """
-    from onnx_chainer import onnx_helper
-    func = params.func
-    shape = func.inputs[0].shape[2:]
-    ends = []
-    for size, k, stride, pad in zip(
-            shape, func.ksize, func.stride, func.pad, strict=True):
-        n = get_conv_outsize(size, k, stride, pad, func.cover_all)
-        end = max(pad, (n - 1) * stride + k - size - pad)
-        if end >= k:
-            raise ValueError('a window lies wholly in the padding')
-        ends.append(end)
-    return onnx_helper.make_node(
-        'MaxPool', params.input_names, params.output_names,
-        kernel_shape=func.ksize, pads=[*func.pad, *ends],
-        strides=func.stride),
-
-
-def convert_convolution_nd(params: Any) -> Any:
-    """``ConvolutionND`` is written without its dilation."""
-    import onnx
-    from onnx_chainer import mapping
-    node, = mapping.converters['ConvolutionND'](params)
-    node.attribute.append(
-        onnx.helper.make_attribute('dilations', params.func.dilate))
-    return node,
-
-
-def check_deconvolution(params: Any) -> Any:
-    """``outsize`` is padded at the wrong end, and a dilation left out."""
-    from onnx_chainer import mapping
-    func = params.func
-    name = type(func).__name__
-    if name == 'DeconvolutionND':
-        strides, pads, outs, dilate = (
-            func.stride, func.pad, func.outs, func.dilate)
-    else:
-        strides, pads = (func.sy, func.sx), (func.ph, func.pw)
-        outs, dilate = (func.outh, func.outw), (func.dy, func.dx)
-    sizes, kernel = (v.shape[2:] for v in func.inputs[:2])
-    if any(d != 1 for d in dilate):
-        raise ValueError('dilate is {}'.format(tuple(dilate)))
-    if tuple(outs) != tuple(
-            get_deconv_outsize(size, k, stride, pad) for size, k, stride, pad
-            in zip(sizes, kernel, strides, pads, strict=True)):
-        raise ValueError('outsize is {}'.format(tuple(outs)))
-    return mapping.converters[name](params)
-
-
-def check_batch_normalization(params: Any) -> Any:
-    """ONNX normalizes each index of the second axis, whatever Chainer's axes.
-
-    ``onnx_chainer`` does not look at ``func.axis``, and writes another
-    function than the model's if there are axes between or after.
-    """
-    from onnx_chainer import mapping
-    func = params.func
-    ndim = len(func.inputs[0].shape)
-    axis = tuple(sorted(a % ndim for a in func.axis))
-    if axis != (0,) + tuple(range(2, ndim)):
-        raise ValueError(
-            'the axes {} of {} are not all but the second'.format(axis, ndim))
-    return mapping.converters[type(func).__name__](params)
-
-
 @contextlib.contextmanager
 def readied(onnx: Any) -> Iterator[Any]:
     """Mends onnx_chainer for a while, and gives its ``export`` module."""
     with provide_mapping(onnx):
         forget_failed_import()
         exporter = importlib.import_module('onnx_chainer.export')
-        with accept_external_converters(exporter), \
-                name_function_in_errors(exporter):
+        with accept_newer_opsets(onnx, exporter):
             yield exporter
 
 

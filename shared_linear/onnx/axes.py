@@ -1,0 +1,415 @@
+"""Makes axes of an exported graph free ones.
+
+An exporter that runs the model once writes down the sizes of that run. Runs
+at other sizes show which of the numbers in the graph follow from those of the
+inputs, whatever part of the model they come from.
+"""
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy
+
+from shared_linear.onnx.tracing import Trace
+
+# A number in each run.
+Numbers = tuple[int, ...]
+
+
+class Frozen(Exception):
+
+    """The graph holds for one size only; the message says why."""
+
+
+class Ambiguous(Exception):
+
+    """The runs do not tell what a size follows from: one more would."""
+
+
+class Axis(NamedTuple):
+
+    """A free axis of the inputs: those of one name have one size.
+
+    Attributes:
+        name (str): In the file.
+        places (list of (str, int)): Names of inputs, and axes of them.
+        size (int): In the given input.
+        asked (bool): Whether the user named it.
+
+    """
+
+    name: str
+    places: list[tuple[str, int]]
+    size: int
+    asked: bool
+
+    @property
+    def first(self) -> int:
+        """Few models run on an empty batch, and many broadcast a row."""
+        if any(axis == 0 for _, axis in self.places):
+            return max(self.size, 2)
+        return self.size
+
+    @property
+    def others(self) -> tuple[int, int]:
+        """Two more sizes, of which the first is likely to run.
+
+        Networks that halve a picture and enlarge it again want as many
+        powers of two as the given size has. Where the batch size enters by a
+        division, a batch that is a little larger would not show it.
+        """
+        first = self.first
+        if any(axis == 0 for _, axis in self.places):
+            step = min(first, 16) + 1
+        else:
+            step = min(first & -first, 32) or 1
+        return first + step, first + 3 * step
+
+
+class Source(NamedTuple):
+
+    """Where in the graph a size can be read: a value's axis, or several's.
+
+    Attributes:
+        places (tuple of (str, int)): The sizes, to be multiplied.
+        numbers (Numbers): What it is in each run.
+
+    """
+
+    places: tuple[tuple[str, int], ...]
+    numbers: Numbers
+
+
+def free_axes(
+        onnx: Any, traces: Sequence[Trace], axes: Sequence[Axis],
+        output_axes: Mapping[str, Mapping[int, str]]) -> Any:
+    """Returns a graph that holds for every size of the axes.
+
+    Args:
+        traces (list of Trace): The model, run at different sizes. The first
+            is the one that is written.
+        axes (list of Axis): The axes that differ in them.
+        output_axes (dict): Names of axes of outputs that the user gave.
+
+    Returns:
+        onnx.ModelProto: A copy whose inputs and outputs have the axes' names.
+
+    Raises:
+        Frozen: If the runs differ by more than shapes.
+
+    """
+    protos = [trace.proto for trace in traces]
+    pairs = [_pair_names(protos[0], proto) for proto in protos]
+    shapes = [_shapes(onnx, proto) for proto in protos]
+    free = onnx.ModelProto()
+    free.CopyFrom(protos[0])
+    graph = free.graph
+    sources = list(_sources(traces, axes))
+    for name, arrays in _varying_arrays(onnx, protos, pairs):
+        place, user = next(
+            (i, n) for i, n in enumerate(graph.node) if name in n.input)
+        array = next(a for a in graph.initializer if a.name == name)
+        shape = None
+        if user.op_type == 'Reshape' and user.input[1] == name:
+            shape = _relative_shape(*(
+                [s.get(p[n]) for s, p in zip(shapes, pairs, strict=True)]
+                for n in (user.input[0], user.output[0])))
+        if shape is not None:
+            array.CopyFrom(onnx.numpy_helper.from_array(shape, name))
+            continue
+        graph.initializer.remove(array)
+        known = _known_before(graph, place)
+        made, nodes = _computed_shape(
+            onnx, name, arrays, user.input[0],
+            [s for s in sources if all(n in known for n, _ in s.places)])
+        graph.initializer.extend(made)
+        for node in reversed(nodes):
+            graph.node.insert(place, node)
+    _name_axes(free, protos, axes, output_axes)
+    return free
+
+
+def _known_before(graph: Any, place: int) -> set[str]:
+    known = {value.name for value in graph.input}
+    for node in graph.node[:place]:
+        known.update(node.output)
+    return known
+
+
+def _name_axes(
+        free: Any, protos: Sequence[Any], axes: Sequence[Axis],
+        output_axes: Mapping[str, Mapping[int, str]]) -> None:
+    names = {place: axis.name for axis in axes for place in axis.places}
+    for value in free.graph.input:
+        for i, dim in enumerate(value.type.tensor_type.shape.dim):
+            if (value.name, i) in names:
+                dim.dim_param = names[value.name, i]
+    numbers = {
+        axis.name: _numbers_of(protos, axis.places[0]) for axis in axes}
+    for value, *twins in zip(
+            free.graph.output, *(p.graph.output for p in protos),
+            strict=True):
+        given = output_axes.get(value.name, {})
+        sizes = zip(*map(_dims, twins), strict=True)
+        for i, (dim, own) in enumerate(zip(
+                value.type.tensor_type.shape.dim, sizes, strict=True)):
+            if len(set(own)) == 1:
+                continue
+            dim.Clear()
+            found = given.get(i) or next(
+                filter(None, (
+                    _multiple(name, base, own)
+                    for name, base in numbers.items())), None)
+            if found:
+                dim.dim_param = found
+
+
+def _numbers_of(
+        protos: Sequence[Any], place: tuple[str, int]) -> Numbers:
+    name, axis = place
+    return tuple(
+        _dims(value)[axis] for proto in protos
+        for value in proto.graph.input if value.name == name)
+
+
+def _multiple(name: str, base: Numbers, own: Numbers) -> str | None:
+    k, rest = divmod(own[0], base[0])
+    if rest or own != tuple(k * b for b in base):
+        return None
+    return name if k == 1 else '{}*{}'.format(k, name)
+
+
+def _sources(
+        traces: Sequence[Trace], axes: Sequence[Axis]) -> Iterator[Source]:
+    """All sizes that differ, those of the inputs first."""
+    protos = [trace.proto for trace in traces]
+    for axis in axes:
+        yield Source((axis.places[0],), _numbers_of(protos, axis.places[0]))
+    for name, value in traces[0].values.items():
+        twins: list[Any] = [trace.values.get(name) for trace in traces]
+        if any(t is None or t.ndim != value.ndim for t in twins):
+            continue
+        for i, own in enumerate(zip(*(t.shape for t in twins), strict=True)):
+            if len(set(own)) > 1:
+                yield Source(((name, i),), own)
+
+
+def _varying_arrays(
+        onnx: Any, protos: Sequence[Any],
+        pairs: Sequence[Mapping[str, str]],
+) -> list[tuple[str, list[numpy.ndarray]]]:
+    """The shapes in the graph that are of one run only."""
+    first = protos[0]
+    for other in protos[1:]:
+        for node, twin in zip(
+                first.graph.node, other.graph.node, strict=True):
+            if list(node.attribute) != list(twin.attribute):
+                raise Frozen('a constant of {} depends on it'.format(
+                    function_of(node.name)))
+    twins = [{a.name: a for a in p.graph.initializer} for p in protos]
+    varying = []
+    for array in first.graph.initializer:
+        own = [
+            t[p[array.name]] for t, p in zip(twins, pairs, strict=True)]
+        if len({(a.data_type, tuple(a.dims), a.raw_data) for a in own}) == 1:
+            continue
+        arrays = [onnx.numpy_helper.to_array(a) for a in own]
+        kinds = {(a.dtype, a.shape) for a in arrays}
+        if len(kinds) > 1 or arrays[0].dtype != numpy.int64 or (
+                arrays[0].ndim != 1):
+            user = next(n for n in first.graph.node if array.name in n.input)
+            raise Frozen('a constant of {} depends on it'.format(
+                function_of(user.name)))
+        varying.append((array.name, arrays))
+    return varying
+
+
+def values_in_constants(proto: Any, other: Any) -> list[str]:
+    """Names of nodes that hold others in a run on other values."""
+    pairs = _pair_names(proto, other)
+    names = [
+        node.name for node, twin in zip(
+            proto.graph.node, other.graph.node, strict=True)
+        if list(node.attribute) != list(twin.attribute)]
+    twins = {a.name: a for a in other.graph.initializer}
+    for array in proto.graph.initializer:
+        twin = twins[pairs[array.name]]
+        if (array.data_type, array.dims, array.raw_data) != (
+                twin.data_type, twin.dims, twin.raw_data):
+            names.append(next(
+                n.name for n in proto.graph.node if array.name in n.input))
+    return names
+
+
+def function_of(name: str) -> str:
+    """The exporter's name of a function, Add_0, in that of a part of it."""
+    for mark in '_const_', '_tmp_':
+        name = name.partition(mark)[0]
+    return name
+
+
+def _values(model: Any) -> Iterator[str]:
+    graph = model.graph
+    for value in graph.input:
+        yield value.name
+    for node in graph.node:
+        yield from node.input
+        yield from node.output
+
+
+def _pair_names(model: Any, other: Any) -> dict[str, str]:
+    """Each value's name in the other run: the exporter may number anew."""
+    if [n.op_type for n in model.graph.node] != [
+            n.op_type for n in other.graph.node]:
+        raise Frozen('it calls other functions for other sizes')
+    values, twins = list(_values(model)), list(_values(other))
+    if len(values) != len(twins):
+        raise Frozen('it passes more values on for larger sizes')
+    pairs: dict[str, str] = {}
+    for name, twin in zip(values, twins, strict=True):
+        if pairs.setdefault(name, twin) != twin:
+            raise Frozen('it connects its functions otherwise for others')
+    return pairs
+
+
+def _shapes(onnx: Any, model: Any) -> dict[str, tuple[int, ...]]:
+    graph = onnx.shape_inference.infer_shapes(
+        model, strict_mode=True, data_prop=True).graph
+    return {
+        value.name: _dims(value)
+        for values in (graph.input, graph.value_info, graph.output)
+        for value in values}
+
+
+def _dims(value: Any) -> tuple[int, ...]:
+    return tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+
+
+def _relative_shape(
+        source: Sequence[Any], result: Sequence[Any]) -> numpy.ndarray | None:
+    """Reshape's target by 0 (as in the input) and -1 (what is left over).
+
+    None where these two do not suffice. ``source`` and ``result`` are the
+    shapes of input and output in all runs.
+    """
+    if None in source or None in result:
+        return None
+    inputs = list(zip(*source, strict=True))
+    shape = []
+    for axis, sizes in enumerate(zip(*result, strict=True)):
+        # A size of 0 in all runs would be taken for "as in the input".
+        if not any(sizes):
+            return None
+        if len(set(sizes)) == 1:
+            shape.append(sizes[0])
+        elif axis < len(inputs) and sizes == inputs[axis]:
+            shape.append(0)
+        else:
+            shape.append(-1)
+    return None if shape.count(-1) > 1 else numpy.array(shape, numpy.int64)
+
+
+def _fit(numbers: Numbers, source: Source) -> tuple[int, int] | None:
+    """a and b, integers, for which a * source + b are the numbers."""
+    own = source.numbers
+    i = next(i for i, n in enumerate(own) if n != own[0])
+    a, rest = divmod(numbers[i] - numbers[0], own[i] - own[0])
+    b = numbers[0] - a * own[0]
+    if rest or a == 0 or any(
+            a * n + b != m for n, m in zip(own, numbers, strict=True)):
+        return None
+    return a, b
+
+
+def _explained(
+        numbers: Numbers, user_input: str, sources: Sequence[Source],
+) -> tuple[Source, int, int] | None:
+    """The simplest of what a varying number can be: a source, a and b."""
+    # The node's own input first, of what else has the same size.
+    near = [s for s in sources if s.places[0][0] == user_input]
+    singles = [*near, *(s for s in sources if s not in near)]
+    fits = [(s, fit) for s in singles if (fit := _fit(numbers, s))]
+    # A size itself; a multiple of it; with an offset.
+    for accepted in (
+            lambda a, b: (a, b) == (1, 0), lambda a, b: b == 0):
+        for source, (a, b) in fits:
+            if accepted(a, b):
+                return source, a, b
+    small = singles[:16]
+    products = [
+        Source(s.places + t.places, tuple(
+            n * m for n, m in zip(s.numbers, t.numbers, strict=True)))
+        for s, t in itertools.combinations_with_replacement(small, 2)]
+    fits += [(s, fit) for s in products if (fit := _fit(numbers, s))
+             and fit[1] == 0]
+    if not fits:
+        return None
+    # Two runs allow any a and b, so the smallest a is the likeliest; a third
+    # run tells.
+    source, (a, b) = min(fits, key=lambda f: (abs(f[1][0]), abs(f[1][1])))
+    return source, a, b
+
+
+def _computed_shape(
+        onnx: Any, name: str, arrays: Sequence[numpy.ndarray],
+        user_input: str, sources: Sequence[Source],
+) -> tuple[list[Any], list[Any]]:
+    """Arrays and nodes that compute a shape at run time.
+
+    It is fixed + multiples * size, for each size that it is made of.
+    """
+    fixed: list[int] = []
+    multiples: dict[Source, list[int]] = {}
+    rows = list(zip(*(a.tolist() for a in arrays), strict=True))
+    for i, numbers in enumerate(rows):
+        if len(set(numbers)) == 1:
+            fixed.append(numbers[0])
+            continue
+        found = _explained(numbers, user_input, sources)
+        if found is None:
+            raise Frozen('a size in {} is no multiple of it'.format(
+                function_of(name)))
+        source, a, b = found
+        if len(numbers) < 3 and (b or len(source.places) > 1):
+            raise Ambiguous
+        fixed.append(b)
+        multiples.setdefault(source, [0] * len(rows))[i] = a
+
+    made: list[Any] = []
+    nodes: list[Any] = []
+
+    def array(values: Sequence[int], suffix: str) -> str:
+        part = '{}_{}'.format(name, suffix)
+        if part not in (a.name for a in made):
+            made.append(onnx.numpy_helper.from_array(
+                numpy.array(values, numpy.int64), part))
+        return part
+
+    def node(kind: str, *inputs: str, output: str) -> str:
+        nodes.append(onnx.helper.make_node(
+            kind, inputs, [output], name=output))
+        return output
+
+    total = array(fixed, 'fixed') if any(fixed) else None
+    for n, (source, factors) in enumerate(multiples.items()):
+        end = '_{}'.format(n) if n else ''
+        size = None
+        for m, (value, axis) in enumerate(source.places):
+            tail = end + ('_{}'.format(m) if m else '')
+            shape = node('Shape', value, output='{}_shape{}'.format(
+                name, tail))
+            one = node(
+                'Gather', shape, array([axis], 'axis{}'.format(axis)),
+                output='{}_size{}'.format(name, tail))
+            size = one if size is None else node(
+                'Mul', size, one, output='{}_product{}'.format(name, end))
+        assert size is not None
+        term = node(
+            'Mul', size, array(factors, 'multiples' + end),
+            output='{}_scaled{}'.format(name, end))
+        total = term if total is None else node(
+            'Add', term, total, output='{}_sum{}'.format(name, end))
+    nodes[-1].output[0] = name
+    return made, nodes
