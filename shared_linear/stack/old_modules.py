@@ -1,0 +1,104 @@
+"""Modules that old programs import, and that Python has no more."""
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import shutil
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+from xml.etree import ElementTree
+
+
+def give_back() -> Iterator[str]:
+    """Modules that are gone, as far as such programs make use of them."""
+    for name, make in [('imp', _imp), ('distutils', _distutils),
+                       ('xml.etree.cElementTree', _element_tree)]:
+        if name not in sys.modules and importlib.util.find_spec(name) is None:
+            sys.modules.update(make())
+            yield name
+
+
+def _module(name: str, **contents: Any) -> types.ModuleType:
+    module = types.ModuleType(
+        name, 'As much of it as old programs need, by shared_linear.')
+    vars(module).update(contents)
+    return module
+
+
+def _element_tree() -> dict[str, types.ModuleType]:
+    # Gone from Python 3.9.
+    return {'xml.etree.cElementTree': ElementTree}
+
+
+def _imp() -> dict[str, types.ModuleType]:
+    # Gone from Python 3.12.
+    def load_source(name: str, path: str) -> types.ModuleType:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError('no Python source: {!r}'.format(path))
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return {'imp': _module(
+        'imp', reload=importlib.reload, load_source=load_source,
+        new_module=types.ModuleType)}
+
+
+def _distutils() -> dict[str, types.ModuleType]:
+    # Gone from Python 3.12.
+    class LooseVersion:
+
+        """A version that compares by its numbers and words."""
+
+        def __init__(self, vstring: str = '') -> None:
+            self.vstring = vstring
+            self.version = [
+                int(part) if part.isdigit() else part
+                for part in re.findall(r'\d+|[a-z]+', vstring)]
+
+        def __str__(self) -> str:
+            return self.vstring
+
+        def __repr__(self) -> str:
+            return 'LooseVersion ({!r})'.format(self.vstring)
+
+        def __eq__(self, other: object) -> bool:
+            return self.version == self._of(other)
+
+        def __lt__(self, other: object) -> bool:
+            return self.version < self._of(other)
+
+        def __le__(self, other: object) -> bool:
+            return self.version <= self._of(other)
+
+        def __gt__(self, other: object) -> bool:
+            return self.version > self._of(other)
+
+        def __ge__(self, other: object) -> bool:
+            return self.version >= self._of(other)
+
+        __hash__ = None  # type: ignore[assignment]
+
+        def _of(self, other: object) -> list[Any]:
+            return other.version if isinstance(other, LooseVersion) else (
+                LooseVersion(str(other)).version)
+
+    def strtobool(val: str) -> int:
+        word = val.lower()
+        if word in ('y', 'yes', 't', 'true', 'on', '1'):
+            return 1
+        if word in ('n', 'no', 'f', 'false', 'off', '0'):
+            return 0
+        raise ValueError('invalid truth value {!r}'.format(val))
+
+    version = _module('distutils.version', LooseVersion=LooseVersion,
+                      StrictVersion=LooseVersion)
+    util = _module('distutils.util', strtobool=strtobool)
+    spawn = _module('distutils.spawn', find_executable=shutil.which)
+    package = _module('distutils', version=version, util=util, spawn=spawn,
+                      __path__=[])
+    return {m.__name__: m for m in (package, version, util, spawn)}
