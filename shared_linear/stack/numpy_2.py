@@ -137,3 +137,14 @@ def copy_where_the_dtype_differs(source: Source) -> None:
         source.replace(
             'xp.array(v, copy=False, dtype=transfer_dtype)',
             'xp.asarray(v, dtype=transfer_dtype)')
+
+
+@mends('chainer.functions.math.fix')
+def round_towards_zero_by_trunc(source: Source) -> None:
+    """``numpy.fix`` is deprecated in NumPy 2.5, for it is ``numpy.trunc``.
+
+    ``F.fix`` and ``F.fmod`` fail without this where warnings are errors.
+    """
+    source.replace(
+        'xp.fix(x)',
+        "(xp.trunc if hasattr(xp, 'trunc') else xp.fix)(x)")

@@ -233,3 +233,11 @@ def test_text_files_are_closed(tmp_path):
     with pytest.raises(FileNotFoundError):
         chainer.datasets.TextDataset(str(tmp_path / 'no.txt'))
     gc.collect()
+
+
+def test_fix_and_fmod():
+    x = numpy.array([-2.5, -.5, 0, .5, 2.5])
+    numpy.testing.assert_array_equal(F.fix(x).array, [-2, 0, 0, 0, 2])
+    assert F.fix(x.astype('e')).dtype == 'e'
+    numpy.testing.assert_allclose(
+        F.fmod(x, numpy.full(5, 2.)).array, [-.5, -.5, 0, .5, .5])
