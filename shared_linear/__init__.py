@@ -18,6 +18,7 @@ from shared_linear.compression.report import LayerReport, Report
 from shared_linear.layers import batch_norm  # noqa: F401  (tells surgery how)
 from shared_linear.layers.function import SharedLinearFunction, shared_linear
 from shared_linear.layers.link import SharedLinear
+from shared_linear.layers.low_rank_link import LowRankLinear
 from shared_linear.layers.mixed_function import (
     MixedLinearFunction,
     mixed_linear,
@@ -32,6 +33,7 @@ __version__ = '0.1.0'
 __all__ = [
     'Fold',
     'LayerReport',
+    'LowRankLinear',
     'MixedLinear',
     'MixedLinearFunction',
     'Report',

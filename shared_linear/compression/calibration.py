@@ -51,17 +51,27 @@ class Moments:
         if y is None:
             y = numpy.empty((len(x), 0))
         y = self._check(y, self.y_mean.size, 'outputs')
-        k = len(x)
-        if k == 0:
+        if len(x) == 0:
             return
         x_mean, y_mean = x.mean(0), y.mean(0)
         x -= x_mean
         y -= y_mean
+        self._add(
+            len(x), x_mean, y_mean, x.T @ x, y.T @ x, float((y * y).sum()))
+
+    def merge(self, other: Moments) -> None:
+        """Adds all that others were made of."""
+        if other.count:
+            self._add(
+                other.count, other.x_mean, other.y_mean, other._xx, other._yx,
+                other._yy)
+
+    def _add(self, k, x_mean, y_mean, xx, yx, yy):
         weight = self.count * k / (self.count + k)
         x_shift, y_shift = x_mean - self.x_mean, y_mean - self.y_mean
-        self._xx += x.T @ x
-        self._yx += y.T @ x
-        self._yy += (y * y).sum() + weight * (y_shift @ y_shift)
+        self._xx += xx
+        self._yx += yx
+        self._yy += yy + weight * float(y_shift @ y_shift)
         if weight:
             self._xx += numpy.outer(weight * x_shift, x_shift)
             self._yx += numpy.outer(weight * y_shift, x_shift)
@@ -284,24 +294,38 @@ def measure(x: Any, in_size: int | None = None) -> Moments:
 
     """
     moments = None if in_size is None else Moments(in_size)
+    for rows in iterate_rows(x, in_size):
+        if moments is None:
+            moments = Moments(rows.shape[1])
+        moments.add(rows)
+    if moments is None or moments.count == 0:
+        raise ValueError('there are no calibration inputs')
+    return moments
+
+
+def iterate_rows(x: Any, in_size: int | None = None) -> Iterator[Array]:
+    """Yields calibration inputs as matrices on the CPU, with an input a row.
+
+    Args:
+        x: As in :func:`iterate_batches`.
+        in_size: Elements of an input; those of the first one by default.
+
+    Raises:
+        ValueError: If they do not fit.
+
+    """
     for batch in iterate_batches(x):
         if batch.ndim < 2:
             raise ValueError(
                 'calibration inputs must come in batches, not as an array of '
                 'shape {}'.format(batch.shape))
         size = int(numpy.prod(batch.shape[1:]))
-        if moments is None:
-            moments = Moments(size)
-        if size != moments.x_mean.size:
+        in_size = size if in_size is None else in_size
+        if size != in_size:
             raise ValueError(
                 'calibration inputs of shape {} have {} elements each, but '
-                'the layer takes {}'.format(
-                    batch.shape, size, moments.x_mean.size))
-        batch = backend.CpuDevice().send(batch)
-        moments.add(batch.reshape(len(batch), size))
-    if moments is None or moments.count == 0:
-        raise ValueError('there are no calibration inputs')
-    return moments
+                'the layer takes {}'.format(batch.shape, size, in_size))
+        yield backend.CpuDevice().send(batch).reshape(len(batch), size)
 
 
 def iterate_batches(x: Any, batch_size: int = BATCH_SIZE) -> Iterator[Any]:

@@ -5,10 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 import chainer
 import chainer.links as L
+import numpy
 
-from shared_linear.compression import calibration, dense, grouping
+from shared_linear.compression import (
+    calibration,
+    dense,
+    folds,
+    grouping,
+    regression,
+)
 from shared_linear.layers import checks, tiling
 from shared_linear.layers.link import SharedLinear
+from shared_linear.layers.low_rank_link import LowRankLinear, low_rank_like
 from shared_linear.layers.mixed_link import MixedLinear
 from shared_linear.layers.mixing import Mixing
 from shared_linear.layers.tiled_link import (
@@ -22,6 +30,9 @@ from shared_linear.layers.tiled_link import (
 if TYPE_CHECKING:
     from chainer.types import NdArray
 
+# With fewer inputs than this none is held out.
+LEAST_HELD_OUT = 20
+
 
 @register_fit(SharedLinear)
 def fit_shared(
@@ -31,13 +42,7 @@ def fit_shared(
         progress: bool) -> SharedLinear:
     W, b, n_tiles = _dense_arrays(link, n_tiles)
     in_size = W.shape[1]
-    search = isinstance(order, str)
-    if search and order != 'search':
-        raise ValueError(
-            "order must be None, 'search' or a permutation, not "
-            '{!r}'.format(order))
-    if order is not None and not search:
-        order = checks.check_order(order, in_size)
+    order, search = _check_order(order, in_size)
     if x is None:
         if search or add_bias:
             raise ValueError(
@@ -98,7 +103,81 @@ def _dense_arrays(link, n_tiles):
     return W, b, n_tiles
 
 
+def _check_order(order, in_size):
+    """A good order, or None; and whether to search for one."""
+    if isinstance(order, str):
+        if order != 'search':
+            raise ValueError(
+                "order must be None, 'search' or a permutation, not "
+                '{!r}'.format(order))
+        return None, True
+    return None if order is None else checks.check_order(order, in_size), False
+
+
 def _fit(x, W, b, add_bias):
     return calibration.Fit(
         calibration.measure(x, W.shape[1]), to_float64(W), to_float64(b),
         has_bias=add_bias or b is not None)
+
+
+@register_fit(LowRankLinear)
+def fit_low_rank(
+        cls: type[LowRankLinear], link: L.Linear, rank: int, n_tiles: int,
+        x: Any, order: NdArray | str | None, *, add_bias: bool, seed: int,
+        n_sweeps: int | None, time_limit: float | None,
+        progress: bool) -> LowRankLinear:
+    W, b, n_tiles = _dense_arrays(link, n_tiles)
+    out_size, in_size = W.shape
+    rank = checks.check_positive_int(rank, 'rank')
+    most = min(out_size, in_size // n_tiles)
+    if rank > most:
+        raise ValueError(
+            'rank = {} is more than a weight of shape {} with n_tiles = {} '
+            'can have; the most is {}'.format(rank, W.shape, n_tiles, most))
+    order, search = _check_order(order, in_size)
+    if x is None:
+        if search or add_bias:
+            raise ValueError(
+                "order='search' and add_bias=True need inputs x")
+        mean = tiling.fold_array(
+            to_float64(W), n_tiles, order=to_cpu(order)) / n_tiles
+        U, s, V = numpy.linalg.svd(mean, full_matrices=False)
+        root = numpy.sqrt(s[:rank])
+        return low_rank_like(
+            link, U[:, :rank] * root, root[:, None] * V[:rank], b, n_tiles,
+            order, cls)
+    problem = _problem(x, to_float64(W), to_float64(b), add_bias)
+    if search:
+        ridge = regression.RIDGES[0]
+        plain = regression.decompose(
+            problem, regression.InputMap(numpy.arange(in_size)[None]), ridge)
+        fold = folds.find_fold(
+            problem, plain, n_tiles, rank, False, ridge, seed=seed,
+            n_sweeps=n_sweeps, time_limit=time_limit, progress=progress)
+        order = fold.units.ravel() if n_tiles > 1 else None
+    fold = regression.InputMap.of_order(
+        numpy.arange(in_size) if order is None else to_cpu(order), n_tiles)
+    factors, _ = regression.best(problem, fold, rank)
+    solution = regression.cut(problem, factors, rank, None)
+    return low_rank_like(
+        link, solution.B, solution.A, solution.b, n_tiles, order, cls)
+
+
+def _problem(x, W, b, add_bias):
+    """With every tenth input held out, if there are enough."""
+    in_size = W.shape[1]
+    moments = [calibration.Moments(in_size), calibration.Moments(in_size)]
+    count = 0
+    for batch in calibration.iterate_rows(x, in_size):
+        held = (count + numpy.arange(len(batch))) % 10 == 9
+        moments[0].add(batch[~held])
+        moments[1].add(batch[held])
+        count += len(batch)
+    if count == 0:
+        raise ValueError('there are no calibration inputs')
+    if count < LEAST_HELD_OUT:
+        moments[0].merge(moments[1])
+        moments[1] = moments[0]
+    train, held_out = moments
+    return regression.Covariances(
+        train, held_out, W, b, has_bias=add_bias or b is not None)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -24,6 +25,8 @@ Array = numpy.ndarray
 KICK = .05
 LEAST_GAIN = 1e-6
 BLOCK = 32
+# Sweeps that may be no better on inputs that are held out.
+PATIENCE = 8
 
 
 class StoppedByTimeLimit(UserWarning):
@@ -129,15 +132,21 @@ def group_inputs(
 
 
 def search_order(
-        fit: calibration.Fit,
+        fit: Any,
         n_tiles: int,
         *,
         seed: int = 0,
         n_sweeps: int | None = None,
         time_limit: float | None = None,
         progress: bool = False,
+        judge: Callable[[NdArray], float] | None = None,
 ) -> NdArray:
-    """The search of :func:`group_inputs` on moments that are there already."""
+    """The search of :func:`group_inputs` on moments that are there already.
+
+    ``fit`` has the covariances ``S`` and ``C``, and the ``variance``. Of an
+    order ``judge`` says the error on other inputs than these: the best is
+    kept, and where it gets no better the search ends.
+    """
     in_size = len(fit.S)
     if in_size % n_tiles != 0:
         raise ValueError(checks.describe_divisors(in_size, n_tiles))
@@ -150,9 +159,9 @@ def search_order(
     groups = cluster(fit, n_tiles, rng)
     if 1 < n_tiles < in_size and fit.variance > 0:
         clock = _Clock(n_sweeps, time_limit, progress)
-        groups = _improve(fit, groups, rng, clock)
+        groups = _improve(fit, groups, rng, clock, _Best(judge, n_tiles))
         clock.close()
-    return _order_of(groups, n_tiles)
+    return order_of(groups, n_tiles)
 
 
 def default_sweeps(
@@ -164,14 +173,19 @@ def default_sweeps(
 
 
 def cluster(
-        fit: calibration.Fit, n_tiles: int, rng: Any) -> Array:
+        fit: Any, n_tiles: int, rng: Any) -> Array:
     """Groups of equal size of inputs that do alike to the outputs.
 
     Inputs are points, cov(y, x_i) / sigma(x_i); a set of them is halved at
     the middle of its principal axis, until it is one group.
     """
-    in_size = len(fit.S)
-    points = fit.C.T / numpy.sqrt(fit.S.diagonal())[:, None]
+    return cluster_points(
+        fit.C.T / numpy.sqrt(fit.S.diagonal())[:, None], n_tiles, rng)
+
+
+def cluster_points(points: Array, n_tiles: int, rng: Any) -> Array:
+    """Groups of equal size of points that are near to each other."""
+    in_size = len(points)
     if points.shape[1] > 64:
         # Distances survive a random projection (Johnson, Lindenstrauss).
         points = points @ rng.normal(size=(points.shape[1], 64))
@@ -192,47 +206,78 @@ def cluster(
     return groups
 
 
-def _improve(fit, groups, rng, clock):
+class _Best:
+
+    """The best grouping so far: on other inputs, if there is a judge."""
+
+    def __init__(self, judge, n_tiles):
+        self._judge = judge
+        self._n_tiles = n_tiles
+        self._value = -numpy.inf
+        self._n_worse = 0
+        self.groups = None
+
+    def offer(self, search, is_descended):
+        """Takes a grouping if it is better."""
+        if self._judge is not None:
+            value = -self._judge(order_of(search.groups, self._n_tiles))
+        elif is_descended:
+            value = search.explained
+        else:
+            return
+        if value > self._value:
+            self._value, self.groups = value, search.groups.copy()
+            self._n_worse = 0
+        else:
+            self._n_worse += 1
+
+    @property
+    def is_final(self):
+        return self._judge is not None and self._n_worse >= PATIENCE
+
+
+def _improve(fit, groups, rng, clock, best):
     """Iterated local search."""
     search = SwapSearch(fit.S, fit.C.T @ fit.C, groups)
     least = LEAST_GAIN * fit.variance
-    _descend(search, least, rng, clock)
-    best, groups = search.explained, search.groups.copy()
+    best.offer(search, False)
+    _descend(search, least, rng, clock, best)
+    best.offer(search, True)
     kicked = max(2, int(KICK * len(groups)))
-    while not clock.is_over():
+    while not best.is_final and not clock.is_over():
         inputs = rng.choice(len(groups), kicked, replace=False)
-        search.groups = groups.copy()
-        search.groups[inputs] = groups[numpy.roll(inputs, 1)]
+        search.groups = best.groups.copy()
+        search.groups[inputs] = best.groups[numpy.roll(inputs, 1)]
         search.recompute()
-        _descend(search, least, rng, clock)
-        if search.explained > best:
-            best, groups = search.explained, search.groups.copy()
-    return groups
+        _descend(search, least, rng, clock, best)
+        best.offer(search, True)
+    return best.groups
 
 
-def _descend(search, least, rng, clock):
+def _descend(search, least, rng, clock, best):
     """Best swaps of one input after the other, until none helps."""
-    while not clock.is_over():
+    while not best.is_final and not clock.is_over():
         n_swaps = 0
         inputs = rng.permutation(len(search.groups))
         for start in range(0, len(inputs), BLOCK):
             block = inputs[start:start + BLOCK]
             gains = search.rate(block)
-            best = gains.argmax(axis=1)
-            gains = gains[numpy.arange(len(block)), best]
+            best_swaps = gains.argmax(axis=1)
+            gains = gains[numpy.arange(len(block)), best_swaps]
             for i in numpy.argsort(-gains, kind='stable'):
                 # Rated before the swaps of this block: swap() rates again.
                 if (gains[i] > least and search.groups[block[i]]
-                        != search.groups[best[i]]):
-                    n_swaps += search.swap(block[i], best[i], least)
+                        != search.groups[best_swaps[i]]):
+                    n_swaps += search.swap(block[i], best_swaps[i], least)
             clock.tick((start + len(block)) / len(inputs))
         search.recompute()
         clock.count_sweep()
         if n_swaps == 0:
             break
+        best.offer(search, False)
 
 
-def _order_of(groups: Array, n_tiles: int) -> NdArray:
+def order_of(groups: Array, n_tiles: int) -> NdArray:
     """The order whose fold adds the inputs of each group."""
     members = numpy.argsort(groups, kind='stable').reshape(-1, n_tiles)
     members = members[numpy.argsort(members[:, 0])]

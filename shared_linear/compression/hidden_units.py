@@ -13,12 +13,12 @@ error.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy
 
 from shared_linear.compression import grouping
-from shared_linear.compression.calibration import Fit
 
 Array = numpy.ndarray
 
@@ -27,7 +27,9 @@ LEAST_SCALE = 1e-3
 
 
 def search_units(
-        fit: Fit, n_tiles: int, **search: Any) -> tuple[Array, Array]:
+        fit: Any, n_tiles: int,
+        judge: Callable[[Array, Array], float] | None = None,
+        **search: Any) -> tuple[Array, Array]:
     """Finds the units whose scaled sums lose least of the outputs.
 
     It starts from the groups that are best for units as large as their
@@ -36,6 +38,7 @@ def search_units(
     Args:
         fit: The least-squares problem of the layer.
         n_tiles: Number of units in a group.
+        judge: Says the error of units and scales on other inputs.
         search: See :func:`group_inputs`.
 
     Returns:
@@ -45,13 +48,17 @@ def search_units(
     """
     scales = numpy.sqrt((fit.W * fit.W).sum(0))
     scales = numpy.maximum(scales, LEAST_SCALE * (scales.max() or 1.))
-    order = grouping.search_order(fit.scaled(scales), n_tiles, **search)
-    return improve_units(fit, n_tiles, order, scales[order])
+    order = grouping.search_order(
+        fit.scaled(scales), n_tiles, **search,
+        judge=None if judge is None else lambda o: judge(o, scales[o]))
+    return improve_units(fit, n_tiles, order, scales[order], judge=judge)
 
 
 def improve_units(
-        fit: Fit, n_tiles: int, units: Array, scales: Array,
-        n_passes: int = N_PASSES) -> tuple[Array, Array]:
+        fit: Any, n_tiles: int, units: Array, scales: Array,
+        n_passes: int = N_PASSES,
+        judge: Callable[[Array, Array], float] | None = None,
+) -> tuple[Array, Array]:
     """Takes for each unit in turn the one that is best in its place.
 
     With the shared weight W' as it is, the error is a quadratic function of
@@ -69,6 +76,8 @@ def improve_units(
         units: Units to start from, (d,).
         scales: Their scales, (d,).
         n_passes: How often to go through all units.
+        judge: Says the error of units and scales on other inputs; the best
+            are kept, and the first pass that is worse is the last.
 
     Returns:
         Units and scales. The mean square of the scales in a group is 1.
@@ -77,6 +86,10 @@ def improve_units(
     units = units.reshape(n_tiles, -1).copy()
     scales = scales.reshape(n_tiles, -1).astype(numpy.float64)
     variances = fit.S.diagonal()
+    best = units.copy(), scales.copy()
+    least = numpy.inf
+    if judge is not None:
+        least = judge(units.ravel(), scales.ravel())
     for _ in range(n_passes):
         FS = _fold_rows(fit.S, units, scales)
         W = numpy.linalg.solve(
@@ -88,6 +101,13 @@ def improve_units(
                 _improve_group(
                     units[:, p], scales[:, p], fit.S, variances,
                     WC[p] - K[p] @ FS, K[p, p], FS[p])
+        if judge is not None:
+            error = judge(units.ravel(), scales.ravel())
+            if error >= least:
+                break
+            least = error
+        best = units.copy(), scales.copy()
+    units, scales = best
     scales /= numpy.sqrt((scales * scales).mean(0))
     return units.ravel(), scales.ravel()
 

@@ -22,25 +22,34 @@ class DenseVariance(chainer.Initializer):
 
     """Draws a weight (M / k, m) with the variance of a dense (M, n * m) one.
 
+    Or, given M as ``out_size``, one of any height.
+
     An initializer scales what it draws by the shape of the array. Chainer's
     own are drawn for (M / k, m) and rescaled. Of any other the corner of a
     dense draw is taken, which needs the memory of the dense weight meanwhile.
     """
 
+    out_size: int | None = None
+
     def __init__(
-            self, initializer: Any, n_tiles: int, n_blocks: int) -> None:
+            self, initializer: Any, n_tiles: int, n_blocks: int,
+            out_size: int | None = None) -> None:
         super().__init__(getattr(initializer, 'dtype', None))
         self.initializer = initializer
         self.n_tiles = n_tiles
         self.n_blocks = n_blocks
+        self.out_size = out_size
 
     def __call__(self, array: Any) -> None:
         height, width = array.shape
-        dense_shape = self.n_blocks * height, self.n_tiles * width
+        out_size = self.out_size or self.n_blocks * height
+        dense_shape = out_size, self.n_tiles * width
         scale = _dense_scale(self.initializer, array.shape, dense_shape)
         if scale is None:
             xp = chainer.backend.get_array_module(array)
-            dense = xp.empty(dense_shape, array.dtype)
+            # A corner of it, or of one that is tall enough.
+            dense = xp.empty(
+                (max(out_size, height), dense_shape[1]), array.dtype)
             self.initializer(dense)
             array[...] = dense[:height, :width]
         else:

@@ -3,12 +3,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import chainer
 import chainer.links as L
 
 from shared_linear.layers import tiling
 from shared_linear.layers.function import SharedLinearFunction
-from shared_linear.layers.tiled_link import TiledLinear, fit_of, saved_order
+from shared_linear.layers.tiled_link import TiledLinear, fit_of
 
 if TYPE_CHECKING:
     from chainer import Variable
@@ -122,20 +121,6 @@ class SharedLinear(TiledLinear):
 
     def _dense_weight(self, W: NdArray) -> NdArray:
         return tiling.tile_array(W, self.n_tiles, self.order)
-
-    def _set_order(self, order: NdArray | None) -> None:
-        # Without an order the link's snapshot is that of a dense layer.
-        if order is not None:
-            self.order = self.device.send(order)
-            if 'order' not in self._persistent:
-                self.register_persistent('order')
-
-    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
-        if isinstance(serializer, chainer.Deserializer) and self.order is None:
-            order = saved_order(serializer)
-            if order is not None:
-                self._set_order(self._check_order(order, self.in_size))
-        super().serialize(serializer)
 
     @classmethod
     def from_params(

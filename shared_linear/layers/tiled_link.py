@@ -42,7 +42,11 @@ def fit_of(link_class: type) -> Callable[..., Any]:
 
 class TiledLinear(chainer.Link):
 
-    """Holds W, of shape (out_size / n_blocks, in_size / n_tiles), and b."""
+    """Holds W, of shape (out_size / n_blocks, in_size / n_tiles), and b.
+
+    Or other parameters in the place of W, of which ``_tiled`` is the one with
+    the axis of the tiled input.
+    """
 
     order: NdArray | None
     out_size: Any
@@ -70,8 +74,7 @@ class TiledLinear(chainer.Link):
         self._set_order(order)
 
         with self.init_scope():
-            self.W = variable.Parameter(DenseVariance(
-                get_initializer(initialW), self.n_tiles, self.n_blocks))
+            self._declare_weights(initialW)
             if in_size is not None:
                 self._initialize_params(in_size)
 
@@ -85,9 +88,21 @@ class TiledLinear(chainer.Link):
 
     # What a class of links says of itself.
 
+    def _declare_weights(self, initialW: Any) -> None:
+        self.W = variable.Parameter(DenseVariance(
+            get_initializer(initialW), self.n_tiles, self.n_blocks))
+
+    @property
+    def _tiled(self) -> Any:
+        return self.W
+
     def _node(self) -> bilinear.BilinearFunction:
-        """A new node that computes what the link does."""
+        """A new node that computes what the link does with ``_tiled``."""
         raise NotImplementedError
+
+    def _apply(self, x: Any, n_batch_axes: int) -> Variable:
+        return bilinear.apply_to_rows(
+            self._node(), x, self.W, self.b, n_batch_axes)
 
     def _dense_weight(self, W: NdArray) -> NdArray:
         """The weight (out_size, in_size) of the equal dense layer."""
@@ -95,7 +110,18 @@ class TiledLinear(chainer.Link):
 
     def _set_order(self, order: NdArray | None) -> None:
         """Takes a good order, or none."""
-        raise NotImplementedError
+        # Without an order the link's snapshot is that of a dense layer.
+        if order is not None:
+            self.order = self.device.send(order)
+            if 'order' not in self._persistent:
+                self.register_persistent('order')
+
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
+        if isinstance(serializer, chainer.Deserializer) and self.order is None:
+            order = saved_order(serializer)
+            if order is not None:
+                self._set_order(self._check_order(order, self.in_size))
+        super().serialize(serializer)
 
     def _check_order(self, order: Any, in_size: int | None) -> NdArray:
         return checks.check_order(order, in_size)
@@ -109,14 +135,17 @@ class TiledLinear(chainer.Link):
             raise ValueError(
                 'in_size must be a multiple of n_tiles: '
                 + checks.describe_divisors(in_size, self.n_tiles))
-        self.W.initialize(
-            (self.out_size // self.n_blocks, in_size // self.n_tiles))
+        self._tiled.initialize((self._height, in_size // self.n_tiles))
+
+    @property
+    def _height(self) -> int:
+        return self.out_size // self.n_blocks
 
     @property
     def in_size(self) -> int | None:
-        if self.W.array is None:
+        if self._tiled.array is None:
             return None
-        return self.n_tiles * self.W.shape[1]
+        return self.n_tiles * self._tiled.shape[1]
 
     def forward(
             self, x: Variable | NdArray, n_batch_axes: int = 1) -> Variable:
@@ -146,11 +175,10 @@ class TiledLinear(chainer.Link):
             (4, 5, 2)
 
         """
-        if self.W.array is None and n_batch_axes > 0:
+        if self._tiled.array is None and n_batch_axes > 0:
             self._initialize_params(
                 utils.size_of_shape(x.shape[n_batch_axes:]))
-        return bilinear.apply_to_rows(
-            self._node(), x, self.W, self.b, n_batch_axes)
+        return self._apply(x, n_batch_axes)
 
     def to_linear(self) -> L.Linear:
         """Makes the dense layer that computes the same.
@@ -173,7 +201,7 @@ class TiledLinear(chainer.Link):
             True
 
         """
-        W, b = parameter_arrays(self)
+        W, b = parameter_arrays(self, self._tiled)
         with chainer.using_device(self.device):
             dense = L.Linear(
                 self.in_size, self.out_size, b is None,
@@ -244,9 +272,10 @@ def to_float64(array):
     return None if array is None else to_cpu(array).astype(numpy.float64)
 
 
-def parameter_arrays(link):
-    if link.W.array is None:
+def parameter_arrays(link, weight=None):
+    weight = link.W if weight is None else weight
+    if weight.array is None:
         raise ValueError(
             '{} has no weight yet: give it an in_size, or call it on an input '
             'first'.format(link))
-    return link.W.array, None if link.b is None else link.b.array
+    return weight.array, None if link.b is None else link.b.array
