@@ -12,9 +12,9 @@ from chainer.dataset import download
 
 from mnist import idx
 from mnist.errors import DataError
-from mnist.files import write_atomically
 from mnist.idx import Split
 from mnist.npz import NpzError, read_npz
+from shared_linear.files import write_atomically
 
 # Seconds; another process holds the lock while it writes one file.
 LOCK_TIMEOUT = 30.

@@ -4,7 +4,7 @@ from pathlib import Path
 from chainer.training import Trainer, extension
 
 from mnist.errors import UserError
-from mnist.files import write_atomically
+from shared_linear.files import write_atomically
 
 
 def load_matplotlib() -> None:

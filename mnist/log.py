@@ -4,7 +4,7 @@ from pathlib import Path
 
 from chainer.training import Trainer, extensions
 
-from mnist.files import write_atomically
+from shared_linear.files import write_atomically
 
 
 class LogReport(extensions.LogReport):

@@ -5,10 +5,19 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mnist.errors import UserError
+from mnist.network import LAYERS, N_PIXELS
 from mnist.processes import COMMUNICATORS
 
 # What --resume stands for without a file.
 NEWEST = object()
+
+# Tiles of the first layer, if --order asks for them and no number.
+FIRST_TILES = 8
+
+# The options that a run cannot change when it goes on, but for what its kind
+# of layer adds.
+FIXED = ['layer', 'unit', 'out_unit', 'batchsize', 'seed']
+OF_LAYERS = ['n_tiles', 'n_blocks']
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,7 +38,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = _Parser(
         description='Trains 784 -> unit -> out-unit -> 10 on MNIST, the '
-        'weight of the second layer shared by n-tiles tiles of its input.',
+        'weight of the second layer shared by n-tiles tiles of its input, '
+        'or as --layer says.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
     def add(*names: str, **kwargs: Any) -> None:
@@ -58,11 +68,22 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='Units of the first layer')
     add('--out-unit', type=_positive, default=900,
         help='Units of the second layer')
+    add('--layer', choices=list(LAYERS), default='shared',
+        help='Second layer: shared by --n-tiles; mixed, by --n-tiles and '
+        '--n-blocks; or linear, which is dense, to compare with')
     add('--n-tiles', type=_positive, default=10,
         help='Tiles of the second layer\'s input that share its weight; '
         'they divide --unit')
-    add('--layer', choices=['shared', 'linear'], default='shared',
-        help='Second layer: shared, or dense to compare with')
+    add('--n-blocks', type=_positive, default=10,
+        help='Blocks of the second layer\'s output that share the weight of '
+        'a mixed layer; they divide --out-unit')
+    add('--order', choices=['data', 'plain'], default=argparse.SUPPRESS,
+        help='Share the first layer too, by --first-tiles: of pixels that '
+        'the training digits show to act alike (data), or of rows that lie '
+        'apart (plain), to compare with. Without it that layer is dense')
+    add('--first-tiles', type=_divisor_of_pixels, default=argparse.SUPPRESS,
+        help='Tiles of the pixels that share the first layer\'s weight, a '
+        f'divisor of {N_PIXELS}; needs --order (default: {FIRST_TILES})')
     add('--seed', type=_seed, default=0,
         help='Seed of every random number: on the CPU the same seed gives '
         'the same network, bit for bit')
@@ -77,16 +98,43 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if argv is None:
         argv = sys.argv[1:]
     # Suppressed above, so that --help does not show a default of None.
-    return parser.parse_args(argv, argparse.Namespace(
-        resume=None, data=None, communicator=None, no_plots=False,
-        no_report=False, command=list(argv)))
+    args = parser.parse_args(argv, argparse.Namespace(
+        resume=None, data=None, communicator=None, order=None,
+        first_tiles=None, no_plots=False, no_report=False,
+        command=list(argv)))
+    if args.order is not None:
+        args.first_tiles = args.first_tiles or FIRST_TILES
+    elif args.first_tiles is not None:
+        raise UserError(
+            '--first-tiles needs --order data, or --order plain: without '
+            'one the first layer is dense')
+    return args
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what a run that goes on from this one has to agree on.
+
+    What the kind of layer does not take is None, as it is for a snapshot
+    that was made before it was there.
+    """
+    fixed = {name: getattr(args, name) for name in FIXED}
+    flags = LAYERS[args.layer].flags
+    for name in OF_LAYERS:
+        fixed[name] = getattr(args, name) if name in flags else None
+    fixed['order'] = args.order
+    fixed['first_tiles'] = args.first_tiles
+    return fixed
 
 
 def describe(args: argparse.Namespace) -> str:
     """Returns the network of the options in a few words."""
-    how = ('dense' if args.layer == 'linear'
-           else f'shared by {args.n_tiles} tiles')
-    return f'784-{args.unit}-{args.out_unit}-10, second layer {how}'
+    second = LAYERS[args.layer].words.format(**vars(args))
+    words = f'784-{args.unit}-{args.out_unit}-10, second layer {second}'
+    if args.order is None:
+        return words
+    how = 'alike' if args.order == 'data' else 'apart'
+    return (f'{words}, first layer shared by {args.first_tiles} tiles of '
+            f'pixels that are {how}')
 
 
 def _whole(text: str) -> int:
@@ -102,6 +150,16 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(
             f'expected a number of at least 1, not {text}')
+    return number
+
+
+def _divisor_of_pixels(text: str) -> int:
+    number = _positive(text)
+    if N_PIXELS % number:
+        divisors = [n for n in range(1, N_PIXELS + 1) if N_PIXELS % n == 0]
+        raise argparse.ArgumentTypeError(
+            f'expected a divisor of the {N_PIXELS} pixels '
+            f'({", ".join(map(str, divisors))}), not {text}')
     return number
 
 

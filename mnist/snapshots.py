@@ -8,7 +8,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +19,13 @@ from chainer.training import Trainer, extension
 
 from mnist import seeds
 from mnist.errors import UserError
-from mnist.files import write_atomically
 from mnist.npz import NpzError, read_npz
+from shared_linear.files import write_atomically
 
 SETTINGS = 'train_mnist/settings'
 RANDOM_STATE = 'train_mnist/random_state'
 NAMES = 'train_mnist/names'
+ORDER = 'updater/model:main/predictor/l1/order'
 
 _NAME = re.compile(r'snapshot_iter_([0-9]+)')
 
@@ -39,6 +40,19 @@ class Snapshot(NamedTuple):
     path: Path
     arrays: dict[str, numpy.ndarray]
     settings: dict[str, Any]
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Raises UserError if it is of a run with other settings.
+
+        Args:
+            settings (mapping): Those of the run that is to go on from it.
+        """
+        theirs = self.settings
+        others = [key for key in settings if theirs.get(key) != settings[key]]
+        if others:
+            raise UserError(
+                f'{self.path} was trained with {_flags(theirs, others)}, not '
+                f'{_flags(settings, others)}')
 
     def restore(self, trainer: Trainer) -> None:
         """Brings a new trainer, and the random numbers, to this point.
@@ -170,20 +184,34 @@ def read_newest(
     Raises:
         UserError: If there is none.
     """
+    for path in find(folder):
+        try:
+            return read(path)
+        except SnapshotError as e:
+            report(f'skipped {e}')
+    raise UserError(
+        f'nothing to resume from: no snapshot in {folder} is whole')
+
+
+def find(folder: Path) -> list[Path]:
+    """Returns the snapshots in a folder, whole or not, the newest first.
+
+    Raises:
+        UserError: If there is none.
+    """
     try:
         ages = _ages(folder)
     except OSError as e:
         raise UserError(
             f'nothing to resume from: {folder}: {e.strerror}') from e
-    for path in sorted(ages, key=ages.__getitem__, reverse=True):
-        try:
-            return read(path)
-        except SnapshotError as e:
-            report(f'skipped {e}')
-    if ages:
-        raise UserError(
-            f'nothing to resume from: no snapshot in {folder} is whole')
-    raise UserError(f'nothing to resume from: no snapshot in {folder}')
+    if not ages:
+        raise UserError(f'nothing to resume from: no snapshot in {folder}')
+    return sorted(ages, key=ages.__getitem__, reverse=True)
+
+
+def _flags(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return ' '.join(
+        f'--{key.replace("_", "-")} {settings.get(key)}' for key in keys)
 
 
 def _ages(folder: Path) -> dict[Path, tuple[int, int]]:

@@ -3,6 +3,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import chainer
+import chainer.links as L
 
 ERROR_EPOCHS = 3
 
@@ -11,11 +12,28 @@ def count_parameters(link: chainer.Link) -> tuple[int, int]:
     """Returns the parameters of a fully connected layer, and of a dense one.
 
     Args:
-        link (Link): ``L.Linear`` or ``SharedLinear``.
+        link (Link): ``L.Linear`` or one that takes its place.
     """
-    n_tiles = getattr(link, 'n_tiles', 1)
+    in_size, out_size = sizes(link)
     n_params = sum(param.size for param in link.params())
-    return n_params, n_params + (n_tiles - 1) * link.W.size
+    n_biases = 0 if link.b is None else link.b.size
+    return n_params, in_size * out_size + n_biases
+
+
+def sizes(link: chainer.Link) -> tuple[int, int]:
+    """Returns the sizes of the inputs and outputs of a layer."""
+    if isinstance(link, L.Linear):
+        out_size, in_size = link.W.shape
+        return in_size, out_size
+    return link.in_size, link.out_size
+
+
+def describe(link: chainer.Link) -> str:
+    """Returns by what a layer is shared, in a few words: '' if it is dense."""
+    parts = [
+        (getattr(link, name, 1), word)
+        for name, word in (('n_tiles', 'tiles'), ('n_blocks', 'blocks'))]
+    return ', '.join(f'{n} {word}' for n, word in parts if n > 1)
 
 
 def test_errors(log: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -79,6 +97,7 @@ def format_table(
 
 
 def _describe(link: chainer.Link) -> str:
-    n_tiles = getattr(link, 'n_tiles', 1)
-    sizes = f'{link.name}: {n_tiles * link.W.shape[1]} -> {link.W.shape[0]}'
-    return sizes if n_tiles == 1 else f'{sizes}, {n_tiles} tiles'
+    in_size, out_size = sizes(link)
+    shared = describe(link)
+    return f'{link.name}: {in_size} -> {out_size}' + (
+        f', {shared}' if shared else '')

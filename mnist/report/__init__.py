@@ -7,8 +7,8 @@ from chainer.training import Trainer
 
 from mnist.data import Digits
 from mnist.errors import UserError
-from mnist.files import write_atomically
 from mnist.report import graph, page, reading
+from shared_linear.files import write_atomically
 
 NAME = 'report.html'
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import chainer
 import numpy
 
-from shared_linear.onnx import compat, files, finishing
+from shared_linear.files import write_atomically
+from shared_linear.onnx import compat, finishing
 from shared_linear.onnx.checking import check as check_trace
 from shared_linear.onnx.compat import ExportError
 from shared_linear.onnx.dynamic import DynamicAxes, traced_freely
@@ -214,5 +215,6 @@ def export(
     if check:
         for one, where in traces:
             check_trace(onnx, proto, one, where)
-    files.write(path, proto.SerializeToString(deterministic=True))
+    content = proto.SerializeToString(deterministic=True)
+    write_atomically(path, lambda file: file.write(content))
     return proto

@@ -137,7 +137,7 @@ def test_data(refused, digits_dir, tmp_path, name, damage, words):
 
 def test_disk_that_fills_up(run, tmp_path, monkeypatch):
     """The run stops with one line, and the last good snapshot stays."""
-    from mnist import files
+    from shared_linear import files
     fsync, calls = os.fsync, []
 
     def fill_up(descriptor):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from mnist.files import write_atomically
+from shared_linear.files import write_atomically
 
 
 def test_writes_and_replaces(tmp_path):
@@ -37,7 +37,7 @@ def test_the_old_file_stays_if_the_process_is_killed(tmp_path):
     path.write_bytes(b'old')
     code = '''if True:
         import os, pathlib, signal, sys
-        from mnist.files import write_atomically
+        from shared_linear.files import write_atomically
 
         def write(file):
             file.write(b'half')

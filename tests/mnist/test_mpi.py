@@ -320,9 +320,9 @@ def test_a_disk_that_fills_up_ends_all(options, tmp_path):
         'accidents': [(0, 'update', 7, 0, 'fill disk', 1000)]})
     assert status == 2
     assert our_lines(err) == [
-        f'train_mnist.py: error: stopped after epoch 2, {out}: File too '
-        f'large; {out}/snapshot_iter_5 is whole: go on with the same options '
-        f'and --resume']
+        f'train_mnist.py: error: stopped after epoch 2, '
+        f'{out}/snapshot_iter_10: File too large; {out}/snapshot_iter_5 is '
+        f'whole: go on with the same options and --resume']
     assert sorted(os.listdir(out)) == ['log', 'snapshot_iter_5']
 
 

@@ -65,5 +65,6 @@ def test_tiles_that_do_not_divide():
 
 
 def test_layer_of_no_kind():
-    with pytest.raises(ValueError, match="'shared' or 'linear', not 'conv'"):
+    with pytest.raises(
+            ValueError, match="'shared' or 'linear' or .* not 'conv'"):
         MLP(10, 4, layer='conv')

@@ -13,6 +13,7 @@ from tiny_run import TINY
 
 import train_mnist
 from mnist import snapshots
+from mnist.folder import LOCK
 from mnist.snapshots import SnapshotError
 
 N_EPOCHS = 5
@@ -108,7 +109,7 @@ def test_killed_during_an_epoch(
         options, unbroken, tmp_path, capsys, iteration):
     kill(KILL_AT_ITERATION, iteration, options)
     assert sorted(os.listdir(tmp_path / 'result')) == [
-        'log', 'snapshot_iter_12', 'snapshot_iter_6']
+        LOCK, 'log', 'snapshot_iter_12', 'snapshot_iter_6']
     assert train_mnist.main([*options, '--resume']) == 0
     out, err = capsys.readouterr()
     assert err == ''

@@ -15,8 +15,10 @@ from made_digits import write_digits
 from tiny_run import SCRIPT, TINY
 
 from mnist import snapshots
-from mnist.files import remove_leftovers, write_atomically
+from mnist.files import remove_leftovers
+from mnist.folder import LOCK
 from mnist.stopping import StopSignals
+from shared_linear.files import write_atomically
 
 N_EPOCHS = 4
 EPOCH = 6  # Iterations: 60 digits, 10 in a mini-batch.
@@ -112,7 +114,7 @@ def assert_whole(folder):
             assert path.read_bytes().rstrip().endswith(b'</html>')
         else:
             assert path.name.startswith('.')
-            assert path.name.endswith('.tmp')
+            assert path.name.endswith(('.tmp', LOCK))
 
 
 def assert_same_end(folder, unbroken):
@@ -291,9 +293,10 @@ def test_full_disk(server, options, unbroken, tmp_path, small_disk):
     status, _, err = server.run(*options, '--no-plots', '-o', out)
     assert status == 2
     assert err == (
-        f'train_mnist.py: error: stopped after epoch 2, {out}: No space left '
-        f'on device; {out}/snapshot_iter_6 is whole: go on with the same '
-        f'options and --resume\n')
+        f'train_mnist.py: error: stopped after epoch 2, '
+        f'{out}/snapshot_iter_12: No space left on device; '
+        f'{out}/snapshot_iter_6 is whole: go on with the same options and '
+        f'--resume\n')
     assert sorted(os.listdir(out)) == ['log', 'snapshot_iter_6']
     elsewhere = tmp_path / 'elsewhere'
     status, _, err = server.run(
@@ -324,7 +327,7 @@ def test_the_folder_is_lost(server, options, tmp_path):
     assert status == 2
     where = re.escape(str(out))
     assert re.fullmatch(
-        rf'train_mnist\.py: error: stopped after epoch 2, {where}/\.[^/:]+: '
+        rf'train_mnist\.py: error: stopped after epoch 2, {where}/log: '
         rf'Not a directory; {where}/snapshot_iter_6 is gone, so start again\n',
         err), err
     assert out.read_bytes() == b'mine'

@@ -11,7 +11,6 @@ import pytest
 from made_digits import write_digits
 from tiny_run import SCRIPT, TINY
 
-import train_mnist
 from mnist import snapshots
 
 
@@ -126,8 +125,8 @@ def test_embedded_digits_without_a_network(tmp_path):
     (['-e', 4, '-f', 2], [12, 24]),
     (['-e', 5, '-f', -1], [30]),
     (['-e', 1, '-f', 3], [6]),
-    # A mini-batch of two and a half epochs.
-    (['-e', 5, '-b', 150], [1, 2]),
+    # Mini-batches of two thirds of an epoch.
+    (['-e', 3, '-b', 40], [3, 5]),
 ])
 def test_frequency_of_snapshots(run, tmp_path, options, iterations):
     status, _, _ = run(*options)
@@ -211,7 +210,7 @@ def test_ctrl_c_before_the_first_snapshot(run, monkeypatch):
 def test_ctrl_c_while_the_data_is_read(run, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
-    monkeypatch.setattr(train_mnist, 'load_digits', interrupt)
+    monkeypatch.setattr('mnist.run.load_digits', interrupt)
     status, _, err = run()
     assert (status, err) == (
         130, 'train_mnist.py: stopped before training began\n')
