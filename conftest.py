@@ -38,6 +38,17 @@ def _onnx_for_its_doctests(request):
         pytest.importorskip('onnx', reason='needs the extra "onnx"')
 
 
+@pytest.fixture(params=['@cupy:0', '@cupy:1'])
+def some_gpu(request):
+    """The GPU that is in use; and another one, while that stays in use."""
+    device = chainer.get_device(request.param)
+    if cuda.cupy.cuda.runtime.getDeviceCount() <= device.device.id:
+        pytest.skip('needs two GPUs')
+    with chainer.using_device('@cupy:0'):
+        yield device
+        assert cuda.cupy.cuda.Device().id == 0
+
+
 @functools.lru_cache
 def _why_no_gpu():
     if not cuda.available:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import chainer
@@ -223,21 +223,33 @@ def _flatten(results: Any) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def same_random_numbers() -> Iterator[Any]:
-    """Yields a function that winds the random numbers back; so does the end.
+def same_random_numbers(model: Any) -> Iterator[Callable[[], None]]:
+    """Puts the device of a model to use, and the same random numbers.
 
-    A model that draws any then gives the same before and after an edit.
+    Yields a function that winds the random numbers back; so does the end. A
+    model that draws any then gives the same before and after an edit.
     """
-    state, numpy_state = random.getstate(), numpy.random.get_state()
+    with chainer.using_device(model.device), contextlib.ExitStack() as stack:
+        state, numpy_state = random.getstate(), numpy.random.get_state()
+        on_gpu = None
+        if isinstance(model.device, chainer.backend.GpuDevice):
+            # CuPy's state can be exchanged, but not read.
+            cupy_random = model.xp.random
+            stack.callback(
+                cupy_random.set_random_state, cupy_random.get_random_state())
+            on_gpu = cupy_random.RandomState(0)
+            cupy_random.set_random_state(on_gpu)
 
-    def wind_back():
-        random.setstate(state)
-        numpy.random.set_state(numpy_state)
+        def wind_back():
+            random.setstate(state)
+            numpy.random.set_state(numpy_state)
+            if on_gpu is not None:
+                on_gpu.seed(0)
 
-    try:
-        yield wind_back
-    finally:
-        wind_back()
+        try:
+            yield wind_back
+        finally:
+            wind_back()
 
 
 def copy_model(model: Any) -> Any:

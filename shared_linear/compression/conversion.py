@@ -146,7 +146,7 @@ def share_weights(
     """
     _check_arguments(model, n_tiles, budget)
     x = calibration.repeatable(x)
-    with capture.same_random_numbers() as wind_back:
+    with capture.same_random_numbers(model) as wind_back:
         sharing = Sharing(model, x, exclude, add_bias, wind_back)
         if budget is None:
             numbers = sharing.match(n_tiles)

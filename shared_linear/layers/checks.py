@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import chainer
 import numpy
 from chainer import backend, variable
+from chainer.backends import cuda
 from chainer.utils import type_check
 
 if TYPE_CHECKING:
@@ -50,6 +51,23 @@ def check_seed(seed: Any) -> int:
     return seed
 
 
+def check_one_device(**arrays: Any) -> None:
+    """Says which array is where, if CuPy's are on several GPUs.
+
+    A kernel takes the address of an array for one on its own GPU. Arrays of
+    NumPy among those of CuPy are refused by Chainer.
+    """
+    devices = {
+        name: '@cupy:{}'.format(array.device.id)
+        for name, array in arrays.items() if isinstance(array, cuda.ndarray)}
+    if len(set(devices.values())) > 1:
+        raise ValueError(
+            'arrays are on different GPUs: {}; the device of a link or of an '
+            'array sends another one there: device.send(x)'.format(', '.join(
+                '{} on {}'.format(name, device)
+                for name, device in devices.items())))
+
+
 def check_order(order: Any, size: int | None = None) -> NdArray:
     """Returns ``order`` as an int32 permutation, or says why it is none."""
     order = variable.as_array(order)
@@ -79,7 +97,8 @@ def check_order(order: Any, size: int | None = None) -> NdArray:
             '{} never'.format(
                 values.size - 1, counts.argmax(), counts.max(),
                 counts.argmin()))
-    return order.astype(numpy.int32)
+    with chainer.using_device(backend.get_device_from_array(order)):
+        return order.astype(numpy.int32)
 
 
 def check_orders(

@@ -14,6 +14,8 @@ import numpy
 from chainer import backend, utils
 from chainer.backends import cuda
 
+from shared_linear.layers import checks
+
 if TYPE_CHECKING:
     from chainer.types import NdArray
 
@@ -209,6 +211,7 @@ def _launch(name, x, out, shape, n_tiles, order):
     """Runs a kernel with a thread for each packet of ``shape``."""
     if out.size == 0:
         return
+    checks.check_one_device(x=x, order=order)
     rows, width = utils.size_of_shape(shape[:-1]), shape[-1]
     # Copies x if its rows are not equally far from each other.
     x = x.reshape(rows, x.shape[-1])

@@ -187,7 +187,7 @@ def test_rows_are_scaled_rows():
 
 def weight_of_errors(model, path='/l2', x=None):
     x = inputs() if x is None else x
-    with capture.same_random_numbers() as wind_back:
+    with capture.same_random_numbers(model) as wind_back:
         return Sharing(model, x, (), False, wind_back)._sensitivity(
             path, len(x))
 
