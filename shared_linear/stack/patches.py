@@ -8,10 +8,14 @@ the rest of the process stay as they are.
 """
 from __future__ import annotations
 
+import importlib
 import sys
+from importlib import metadata
 
 from shared_linear.stack import mending
 from shared_linear.stack.cupy_patches import mend_cupy
+
+RELEASE = '7.8.1'
 
 
 def forget_failed_import() -> None:
@@ -27,8 +31,49 @@ def forget_failed_import() -> None:
                 del sys.modules[name]
 
 
+def import_chainer() -> None:
+    """``import chainer``, whose errors say what to do.
+
+    Raises:
+        ImportError: If Chainer is not there, is another than 7.8.1, is half
+            imported, or fails for a reason of its own.
+
+    """
+    module = sys.modules.get('chainer')
+    if module is not None and not hasattr(module, '__version__'):
+        raise ImportError(
+            'Chainer is half imported: nothing can mend it in this process. '
+            'Start Python afresh, and import shared_linear before chainer '
+            'and whatever imports it, or run the program by "python -m '
+            'shared_linear"')
+    try:
+        importlib.import_module('chainer')
+    except ModuleNotFoundError as e:
+        if e.name != 'chainer':
+            raise _cannot_import(e) from e
+        raise ModuleNotFoundError(
+            'shared_linear needs Chainer 7.8.1, which is not installed: pip '
+            'install "setuptools<81", then pip install --no-build-isolation '
+            'chainer==7.8.1', name='chainer') from None
+    except Exception as e:
+        raise _cannot_import(e) from e
+
+
+def _cannot_import(error: Exception) -> ImportError:
+    version = metadata.version('chainer')
+    if version != RELEASE:
+        return ImportError(
+            'shared_linear mends Chainer {}, and Chainer {} is installed: '
+            'pip install chainer=={}'.format(RELEASE, version, RELEASE))
+    return ImportError(
+        'Chainer {} cannot be imported, though it was mended ({}: {}): start '
+        'Python afresh, import shared_linear first, and see what "python -m '
+        'shared_linear --check" prints'.format(
+            version, type(error).__name__, error))
+
+
 def ready_chainer() -> None:
-    """From now on ``import chainer`` gives a Chainer that is mended."""
+    """Imports Chainer, and mends it on the way."""
     from shared_linear.stack import (  # noqa: F401  (they register mends)
         cupy_14,
         h5py_3,
@@ -41,4 +86,5 @@ def ready_chainer() -> None:
     )
     forget_failed_import()
     mending.install()
+    import_chainer()
     mend_cupy()

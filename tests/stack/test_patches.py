@@ -2,16 +2,12 @@
 
 Each in a process of its own: what is imported can't be unimported.
 """
-import os
-import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
+import fresh
 import numpy
 import pytest
-
-from shared_linear.stack import patches
 
 USE = """
 import numpy
@@ -42,22 +38,15 @@ CHAINER_IMPORTS_ALONE = (
     and sys.version_info < (3, 12))
 
 
-ENVIRONMENT = dict(os.environ, PYTHONPATH=os.pathsep.join(
-    [str(Path(patches.__file__).parents[2])]
-    + [p for p in [os.environ.get('PYTHONPATH')] if p]))
-
-
-def python(*args):
-    done = subprocess.run(
-        [sys.executable, *args], env=ENVIRONMENT, capture_output=True,
-        text=True, timeout=120)
+def python(*args, warnings='error'):
+    done = fresh.run(*args, warnings=warnings)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
 
 def run(*code, warnings='error'):
     source = '\n'.join(textwrap.dedent(c) for c in code)
-    return python('-W', warnings, '-c', source)
+    return python('-c', source, warnings=warnings)
 
 
 def test_before_chainer():
@@ -165,6 +154,37 @@ def test_nothing_stands_in_for_what_is_gone():
     import onnx_chainer
     print(before == [name in sys.modules for name in gone])
     """) == ['True']
+
+
+IMPORT_FAILS = """
+import sys
+CASE
+try:
+    import shared_linear
+except ImportError as e:
+    print(str(e).replace(' ', '_'))
+"""
+
+
+@pytest.mark.parametrize('case, message', [
+    ("sys.modules['chainer'] = None", 'which_is_not_installed'),
+    ("sys.modules['chainer'] = type(sys)('chainer')",
+     'Start_Python_afresh,_and_import_shared_linear_before_chainer'),
+    ("sys.path.insert(0, 'other')", 'Chainer_6.7.0_is_installed'),
+    ("sys.path.insert(0, 'broken')", 'ValueError:_of_its_own')])
+def test_an_import_that_fails_says_what_to_do(
+        case, message, tmp_path, monkeypatch):
+    for folder, version in [('other', '6.7.0'), ('broken', '7.8.1')]:
+        package = tmp_path / folder / 'chainer'
+        package.mkdir(parents=True)
+        (package / '__init__.py').write_text('raise ValueError("of its own")')
+        info = tmp_path / folder / 'chainer-{}.dist-info'.format(version)
+        info.mkdir()
+        (info / 'METADATA').write_text(
+            'Metadata-Version: 2.1\nName: chainer\nVersion: {}\n'.format(
+                version))
+    monkeypatch.chdir(tmp_path)
+    assert message in run(IMPORT_FAILS.replace('CASE', case))[0]
 
 
 CUPY_14 = """

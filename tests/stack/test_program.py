@@ -10,13 +10,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+import fresh
 import pytest
 
 import shared_linear
-
-ENVIRONMENT = dict(os.environ, PYTHONPATH=os.pathsep.join(
-    [str(Path(shared_linear.__file__).parents[1])]
-    + [p for p in [os.environ.get('PYTHONPATH')] if p]))
 
 # Prints what a program can see of how it is run.
 LOOKS = """
@@ -59,10 +56,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder, *arguments, environment=ENVIRONMENT):
-    return subprocess.run(
-        [sys.executable, '-W', 'error', *arguments], env=environment,
-        cwd=folder, capture_output=True, text=True, timeout=120)
+def run(folder, *arguments, environment=fresh.ENVIRONMENT):
+    return fresh.run(*arguments, environment=environment, cwd=folder)
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +68,7 @@ def without_chainer(tmp_path_factory):
     shutil.copytree(ours / 'stack', package / 'stack')
     shutil.copy(ours / '__main__.py', package)
     (package / '__init__.py').write_text('')
-    return dict(ENVIRONMENT, PYTHONPATH=str(path))
+    return dict(fresh.ENVIRONMENT, PYTHONPATH=str(path))
 
 
 @pytest.mark.parametrize('program', [
@@ -184,7 +179,7 @@ def test_under_mpiexec(tmp_path):
         [mpiexec, '-n', '2', sys.executable, '-m', 'shared_linear',
          'train.py'], cwd=tmp_path, capture_output=True, text=True,
         timeout=120, env=dict(
-            ENVIRONMENT, OMPI_ALLOW_RUN_AS_ROOT='1',
+            fresh.ENVIRONMENT, OMPI_ALLOW_RUN_AS_ROOT='1',
             OMPI_ALLOW_RUN_AS_ROOT_CONFIRM='1',
             OMPI_MCA_rmaps_base_oversubscribe='1',
             PRTE_MCA_rmaps_default_mapping_policy=':oversubscribe'))
