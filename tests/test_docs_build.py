@@ -14,7 +14,9 @@ for name in 'sphinx', 'myst_parser', 'furo':
 pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
-PAGES = 'index', 'tutorial', 'algebra', 'stacks', 'api', 'changelog'
+PAGES = (
+    'index', 'tutorial', 'algebra', 'measured', 'machines', 'stacks', 'api',
+    'changelog')
 
 
 @pytest.fixture(scope='module')
