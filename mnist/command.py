@@ -32,7 +32,7 @@ def run(
     """
     console.ready()
     ours = processes.unconnected()
-    signals = StopSignals()
+    signals = StopSignals(ours.warning)
     try:
         with signals:
             args = options.parse(argv)
@@ -52,6 +52,8 @@ def run(
     except KeyboardInterrupt as e:
         if not e.args:
             ours.break_off()
+        if signals.is_warned:
+            ours.lose_voice()
         when = 'after the last epoch' if signals.is_training else (
             'before training began')
         return _stop(ours, str(e) or f'stopped {when}', signals.status)
@@ -93,9 +95,6 @@ def _stop(ours: Processes, message: str, status: int) -> int:
         # What is left to be flushed at exit must not fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if ours.speaks():
-        # Standard error may be as full as standard output.
-        with contextlib.suppress(OSError):
-            print('train_mnist.py:', ' '.join(message.splitlines()),
-                  file=sys.stderr, flush=True)
+        ours.say(f'train_mnist.py: {" ".join(message.splitlines())}')
     ours.leave(status)
     return status

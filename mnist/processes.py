@@ -4,12 +4,15 @@ Several train as one would: each takes its part of every mini-batch, ChainerMN
 averages the gradients, and the first of them writes and prints. Neither
 mpi4py nor ChainerMN is imported in a run of one process.
 """
+import contextlib
 import os
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import chainer
 import numpy
@@ -22,45 +25,23 @@ from chainer.training.extensions import Evaluator
 
 from mnist.devices import get_device
 from mnist.errors import UserError, out_of_memory
+from mnist.launch import OPEN_MPI, Launch, name_of, read_launch, why_not
 
 INSTALL_MPI = (
-    'pip install ".[mpi]", and MPI itself from the system (Debian: apt-get '
-    'install openmpi-bin)')
+    'pip install ".[mpi]" brings both, and the system may have an MPI '
+    '(Debian: apt-get install openmpi-bin)')
 # Of ChainerMN's communicators, those that average on GPUs.
 ON_GPUS = ['pure_nccl', 'flat', 'non_cuda_aware']
 COMMUNICATORS = ['naive', *ON_GPUS]
 
 # Seconds in which mpiexec ends a process after another has failed.
 PATIENCE = 60.
+# In which it reads what was printed. What it has not read when a process
+# aborts, MPICH's drops, and Open MPI 5's prints behind a line of its own that
+# ends in a zero byte.
+READING = .5
 
 Result = TypeVar('Result')
-
-
-class Launch(NamedTuple):
-    """What mpiexec tells a process, before MPI itself is asked.
-
-    ``size`` counts the processes of the run, ``local_rank`` numbers those
-    of one machine from 0.
-    """
-
-    size: int = 1
-    local_rank: int = 0
-
-
-def read_launch(environ: Mapping[str, str]) -> Launch:
-    """Returns how this process was started.
-
-    Args:
-        environ (mapping): Environment; Open MPI, MPICH and those after it
-            (Intel MPI, ``srun --mpi=pmi2``) leave their numbers there.
-    """
-    for size, *ranks in [
-            ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
-            ('PMI_SIZE', 'MPI_LOCALRANKID', 'PMI_RANK')]:
-        rank = next((environ[name] for name in ranks if name in environ), '0')
-        if environ.get(size, '').isdecimal() and rank.isdecimal():
-            return Launch(int(environ[size]), int(rank))
-    return Launch()
 
 
 class Processes:
@@ -69,10 +50,13 @@ class Processes:
     Attributes:
         rank (int): Number of this process, from 0.
         size (int): Number of processes.
+        warning (int): Signal that mpiexec sends before SIGTERM, if SIGKILL
+            follows too soon; else None.
     """
 
     rank = 0
     size = 1
+    warning: int | None = None
 
     @property
     def is_first(self) -> bool:
@@ -171,6 +155,15 @@ class Processes:
         """Whether this one says why the run ends."""
         return True
 
+    def say(self, line: str) -> None:
+        """Prints why the run ends."""
+        # Standard error may be as full as standard output.
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
+
+    def lose_voice(self) -> None:
+        """Says that mpiexec reads nothing any more."""
+
     def leave(self, status: int) -> None:
         """Ends the others as well, once the reason has been printed."""
 
@@ -186,15 +179,17 @@ class Unconnected(Processes):
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
+        if launch.is_hasty:
+            self.warning = signal.SIGCONT
 
     def speaks(self) -> bool:
         return self._launch.local_rank == 0
 
     def leave(self, status: int) -> None:
-        # mpiexec ends all as soon as one has ended, and that should be the
-        # one that speaks.
+        # Open MPI's mpiexec ends all as soon as one has ended, and that
+        # should be the one that speaks. MPICH's waits for all of them.
         if not self.speaks():
-            time.sleep(PATIENCE)
+            time.sleep(PATIENCE if self._launch.mpi == OPEN_MPI else READING)
 
 
 class Connected(Processes):
@@ -216,11 +211,17 @@ class Connected(Processes):
         self._name = ''
         self._together = True
         self._is_broken_off = False
+        self._is_heard = True
 
     def open(self, communicator: str | None) -> None:
         def create() -> Any:
             try:
                 import chainermn
+                from chainermn import nccl
+                # ChainerMN asks for two of the three, and would miss it in
+                # the first update with the other.
+                if communicator in ON_GPUS and not nccl._available:
+                    raise RuntimeError('NCCL is not available')
                 return chainermn.create_communicator(communicator, self._world)
             except RuntimeError as e:
                 raise UserError(
@@ -346,12 +347,23 @@ class Connected(Processes):
     def speaks(self) -> bool:
         return self.is_first or not (self._together or self._is_broken_off)
 
+    def say(self, line: str) -> None:
+        super().say(line)
+        if not self._is_heard:
+            # Ctrl-C came from a terminal, if there is one.
+            with contextlib.suppress(OSError), open('/dev/tty', 'w') as file:
+                print(line, file=file)
+
+    def lose_voice(self) -> None:
+        self._is_heard = False
+
     def leave(self, status: int) -> None:
         sys.stdout.flush()
         if self._together and not self._is_broken_off:
             # mpiexec ends all when one has ended: not before it has spoken.
             self.wait_for_all()
         else:
+            time.sleep(READING)
             self._world.Abort(status)
 
     def crash(self) -> None:
@@ -360,6 +372,7 @@ class Connected(Processes):
             time.sleep(1)
         traceback.print_exc()
         sys.stdout.flush()
+        time.sleep(READING)
         self._world.Abort(1)
 
 
@@ -434,18 +447,43 @@ def connect(communicator: str | None) -> Processes:
                 f'{launch.size} processes would all train the same network: '
                 f'add --communicator naive on CPUs, pure_nccl on GPUs')
         return Processes()
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as e:
-        raise UserError(
-            f'--communicator {communicator} needs mpi4py ({_one_line(e)}): '
-            f'{INSTALL_MPI}') from e
+    MPI = _load_mpi(communicator)
+    library = MPI.Get_library_version()
+    reason = why_not(launch, library)
+    if reason is not None:
+        raise UserError(reason)
+    if not MPI.Is_initialized():
+        with warnings.catch_warnings():
+            # That each process is alone: said below, and in one line.
+            warnings.simplefilter('ignore', RuntimeWarning)
+            MPI.Init_thread(MPI.THREAD_MULTIPLE)
     if MPI.COMM_WORLD.size != launch.size:
         raise UserError(
             f'mpiexec started {launch.size} processes, of which mpi4py finds '
             f'{MPI.COMM_WORLD.size}: it uses another MPI, '
-            f'{MPI.Get_library_version().partition(",")[0]}')
+            f'{name_of(library)}')
     return Connected(MPI.COMM_WORLD)
+
+
+def _load_mpi(communicator: str) -> Any:
+    """Returns the module MPI, with nothing started yet.
+
+    Raises:
+        UserError: If there is no mpi4py, or no MPI for it.
+    """
+    try:
+        import mpi4py
+
+        # A library ends the process if it starts under an mpiexec that it
+        # does not know, so first they are compared.
+        mpi4py.rc(initialize=False, finalize=True)
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as e:
+        # RuntimeError if it finds no library.
+        raise UserError(
+            f'--communicator {communicator} needs mpi4py and MPI '
+            f'({_one_line(e)}): {INSTALL_MPI}') from e
+    return MPI
 
 
 def _one_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from made_digits import write_digits
 from tiny_run import SCRIPT
 
 import train_mnist
-from mnist import processes
+from mnist import launch, processes, snapshots, stopping
 from mnist.errors import UserError
 
 # 12 digits are 6 or 3 for each process; 60 are five mini-batches.
@@ -60,14 +60,13 @@ def why_no_mpi():
 needs_mpi = pytest.mark.skipif(bool(why_no_mpi()), reason=why_no_mpi())
 
 
-def mpiexec(n, *command, **kwargs):
+def mpiexec(n, *command, program=None, **kwargs):
     """Starts n processes; Open MPI 4 is to add no lines of its own."""
     return subprocess.Popen(
-        [find_mpiexec(), '-n', str(n), sys.executable, '-W', 'error',
-         *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env={
+        [program or find_mpiexec(), '-n', str(n), sys.executable, '-W',
+         'error', *map(str, command)], text=True, env={
             **os.environ, **ENVIRONMENT, 'OMPI_MCA_orte_execute_quiet': '1'},
-        **kwargs)
+        **{'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, **kwargs})
 
 
 def finish(process):
@@ -297,17 +296,44 @@ def test_error_as_a_user_sees_it(options, tmp_path, more, words):
 
 
 @needs_mpi
+@pytest.mark.parametrize('communicator', processes.ON_GPUS)
+def test_nccl_is_missing(communicator, tmp_path):
+    """Found out before training, whatever CuPy there is."""
+    code = '''if True:
+        import sys
+        import shared_linear
+        from chainermn import nccl
+        from mnist import processes
+        from mnist.errors import UserError
+        nccl._available = False
+        try:
+            processes.connect(sys.argv[1]).open(sys.argv[1])
+        except UserError as e:
+            print(e)
+    '''
+    done = subprocess.run(
+        [sys.executable, '-W', 'error', '-c', code, communicator],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, **ENVIRONMENT})
+    assert done.stdout.count('\n') == 1, done.stdout + done.stderr
+    assert done.stdout == (
+        f'--communicator {communicator} needs CuPy with NCCL, and a GPU for '
+        f'each process (NCCL is not available); naive is for CPUs\n')
+
+
+@needs_mpi
 @pytest.mark.skipif(
     chainer.backends.cuda.available, reason='for machines without CuPy')
-def test_gpus_are_missing(options, tmp_path):
+@pytest.mark.parametrize('communicator', ['pure_nccl', 'flat'])
+def test_gpus_are_missing(options, tmp_path, communicator):
     status, _, err = finish(mpiexec(
         2, SCRIPT, *options, '-o', tmp_path / 'result', '--communicator',
-        'pure_nccl'))
+        communicator))
     assert status == 2
     lines = our_lines(err)
     assert len(lines) == 1
-    assert 'pure_nccl needs CuPy with NCCL, and a GPU for each process' in (
-        lines[0])
+    assert (f'{communicator} needs CuPy with NCCL, and a GPU for each process'
+            in lines[0])
     assert 'naive is for CPUs' in lines[0]
 
 
@@ -364,29 +390,125 @@ def test_killed_and_stopped_and_gone_on(several, options, tmp_path):
         without_times(read_log(unbroken)))
 
 
+def start_endless(options, folder, **kwargs):
+    return mpiexec(
+        2, '-u', SCRIPT, *options, '-e', 100_000, '--communicator', 'naive',
+        cwd=folder, **kwargs)
+
+
+def newest_snapshot(folder):
+    """Its name, and the iteration that it says it was taken after."""
+    path = snapshots.read_newest(folder / 'result', print).path
+    return path.name, int(load(path)['updater/iteration'])
+
+
 @needs_mpi
 def test_ctrl_c(options, tmp_path):
-    """mpiexec gets it, and hands it on as SIGTERM."""
-    process = mpiexec(
-        2, '-u', SCRIPT, *options, '-e', 100_000, '--communicator', 'naive',
-        cwd=tmp_path,
+    """Open MPI's mpiexec hands it on as SIGTERM, MPICH's as it is."""
+    process = start_endless(
+        options, tmp_path,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while process.stdout.readline().split()[:1] != ['2']:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     status, _, err = finish(process)
     assert status != 0
-    assert len(lines := our_lines(err)) == 1
-    assert lines[0].startswith('train_mnist.py: stopped in epoch ')
-    name = lines[0].partition('; ')[2].partition(' ')[0]
-    iteration = int(load(tmp_path / name)['updater/iteration'])
-    assert name == f'result/snapshot_iter_{iteration}'
+    name, iteration = newest_snapshot(tmp_path)
+    assert name == f'snapshot_iter_{iteration}'
+    lines = our_lines(err)
+    if not lines:
+        # Open MPI 5's reads nothing any more; test_ctrl_c_on_a_terminal.
+        assert which_mpi().startswith('Open MPI v5')
+    else:
+        line, = lines
+        assert line.startswith('train_mnist.py: stopped in epoch ')
+        assert f'; result/{name} is whole: go on with ' in line
+
+
+@needs_mpi
+def test_ctrl_c_on_a_terminal(options, tmp_path):
+    """One line and a snapshot, with every MPI."""
+    fcntl, pty, termios = map(
+        pytest.importorskip, ('fcntl', 'pty', 'termios'))
+    parent, child = pty.openpty()
+    process = start_endless(
+        options, tmp_path, stdin=child, stdout=child, stderr=child,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(child)
+    shown, pressed = b'', False
+    while True:
+        try:
+            shown += os.read(parent, 10_000)
+        except OSError:  # How Linux says that the other end is closed.
+            break
+        if not pressed and b'\n2 ' in shown:
+            pressed = True
+            os.write(parent, b'\x03')
+    os.close(parent)
+    assert process.wait() != 0
+    name, iteration = newest_snapshot(tmp_path)
+    assert name == f'snapshot_iter_{iteration}'
+
+    line, = our_lines(shown.decode())
+    assert f'train_mnist.py: stopped in epoch {iteration // 5 + 1}; ' in line
+    assert line.endswith(
+        f'result/{name} is whole: go on with the same options and --resume')
+
+
+def which_mpi():
+    return subprocess.run(
+        [sys.executable, '-c', 'import mpi4py; '
+         'mpi4py.rc(initialize=False); from mpi4py import MPI; '
+         'print(MPI.Get_library_version())'],
+        check=True, capture_output=True, text=True).stdout
+
+
+class Trainer(SimpleNamespace):
+    """As much of a trainer as StopWhenAsked asks for."""
+
+    def __init__(self):
+        super().__init__(updater=SimpleNamespace(epoch=0), taken=0)
+
+    def get_extension(self, name):
+        return self
+
+    def take(self, trainer):
+        self.taken += 1
+
+
+@pytest.mark.parametrize('follows', [True, False])
+def test_a_warning_is_worth_a_snapshot(monkeypatch, follows):
+    """And ends the run only if SIGTERM follows it."""
+    def sleep(seconds):
+        if follows:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(stopping, 'PATIENCE', .05)
+    monkeypatch.setattr(stopping.time, 'sleep', sleep)
+    trainer = Trainer()
+    with stopping.StopSignals(signal.SIGCONT) as signals:
+        stop = stopping.StopWhenAsked(signals, 10, processes.Processes())
+        signals.is_training = True
+        stop(trainer)
+        assert trainer.taken == 0
+        signal.raise_signal(signal.SIGCONT)
+        if follows:
+            with pytest.raises(KeyboardInterrupt):
+                stop(trainer)
+            assert signals.status == 143
+        else:
+            stop(trainer)
+            stop(trainer)
+            assert not signals.is_warned
+        assert trainer.taken == 1
+    assert signal.getsignal(signal.SIGCONT) == signal.SIG_DFL
 
 
 def test_mpi4py_is_missing(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, 'mpi4py', None)
     line = refused('--communicator', 'naive', '--no-plots')
-    assert '--communicator naive needs mpi4py (' in line
+    assert '--communicator naive needs mpi4py and MPI (' in line
     assert 'pip install ".[mpi]"' in line
     assert 'apt-get install openmpi-bin' in line
 
@@ -405,43 +527,98 @@ def test_mpi_is_not_asked_for_without_a_communicator(options, tmp_path):
     assert (process.returncode, process.stderr) == (0, '')
 
 
+OPEN_MPIS = {'OMPI_COMM_WORLD_SIZE': '4', 'OMPI_COMM_WORLD_RANK': '0'}
+MPICHS = {'PMI_SIZE': '4', 'PMI_RANK': '0'}
+
+
 @needs_mpi
-def test_another_mpi_than_mpiexecs(options, tmp_path):
-    """As MPICH's mpiexec with Open MPI's mpi4py: each process is alone."""
+@pytest.mark.parametrize('is_own', [True, False])
+def test_each_process_is_alone(options, tmp_path, is_own):
+    """As under the mpiexec of another MPI, and as where it is broken."""
+    is_open = which_mpi().startswith('Open MPI')
     process = subprocess.run(
         [sys.executable, '-W', 'error', SCRIPT, *map(str, options),
          '--communicator', 'naive', '-o', tmp_path / 'result'],
         capture_output=True, text=True, check=False,
-        env={**os.environ, **ENVIRONMENT, 'PMI_SIZE': '4', 'PMI_RANK': '0'})
+        env={**os.environ, **ENVIRONMENT,
+             **(OPEN_MPIS if is_open is is_own else MPICHS)})
     assert process.returncode == 2
-    assert process.stderr.count('\n') == 1
-    assert 'mpiexec started 4 processes, of which mpi4py finds 1' in (
-        process.stderr)
+    line, = process.stderr.splitlines()
+    if is_own:
+        assert 'mpiexec started 4 processes, of which mpi4py finds 1' in line
+    else:
+        ours, other = ('Open MPI', 'MPICH') if is_open else (
+            'MPICH', 'Open MPI')
+        assert f'mpiexec is of {other}, and mpi4py uses another' in line
+        assert f'another MPI, {ours} ' in line
 
 
-@pytest.mark.parametrize(('environ', 'launch'), [
-    ({}, (1, 0)),
+@needs_mpi
+def test_under_the_mpiexec_of_the_system(options, tmp_path):
+    """It works if it is of the same family, and else is one line."""
+    theirs = shutil.which('mpiexec', path='/usr/local/bin:/usr/bin')
+    if theirs is None or theirs == find_mpiexec():
+        pytest.skip('needs two MPIs, from pip and from the system')
+    version = subprocess.run(
+        [theirs, '--version'], capture_output=True, text=True).stdout
+    status, out, err = finish(mpiexec(
+        2, SCRIPT, *options, '-e', 1, '--communicator', 'naive', '-o',
+        tmp_path / 'result', program=theirs))
+    if ('Open MPI' in version or 'open-mpi' in version) == (
+            which_mpi().startswith('Open MPI')):
+        assert (status, our_lines(err)) == (0, [])
+        assert ', 2 processes' in out
+    else:
+        assert status == 2
+        line, = our_lines(err)
+        assert 'and mpi4py uses another MPI, ' in line
+        assert line.endswith(f': start with {find_mpiexec()}')
+
+
+@pytest.mark.parametrize(('environ', 'expected'), [
+    ({}, (1, 0, '', False)),
     ({'OMPI_COMM_WORLD_SIZE': '8', 'OMPI_COMM_WORLD_LOCAL_RANK': '3',
-      'OMPI_COMM_WORLD_RANK': '7'}, (8, 3)),
-    ({'PMI_SIZE': '4', 'PMI_RANK': '2'}, (4, 2)),
-    ({'PMI_SIZE': '4', 'PMI_RANK': '2', 'MPI_LOCALRANKID': '0'}, (4, 0)),
-    ({'PMI_SIZE': 'many'}, (1, 0)),
+      'OMPI_COMM_WORLD_RANK': '7'}, (8, 3, 'Open MPI', False)),
+    ({'OMPI_COMM_WORLD_SIZE': '8', 'PRTE_LAUNCHED': '1'},
+     (8, 0, 'Open MPI', True)),
+    ({'PMI_SIZE': '4', 'PMI_RANK': '2'}, (4, 2, 'MPICH', False)),
+    ({'PMI_SIZE': '4', 'PMI_RANK': '2', 'MPI_LOCALRANKID': '0'},
+     (4, 0, 'MPICH', False)),
+    ({'PMI_SIZE': '4', 'PMI_RANK': '2', 'SLURM_PROCID': '2'},
+     (4, 2, '', False)),
+    ({'PMI_SIZE': 'many'}, (1, 0, '', False)),
 ])
-def test_how_this_process_was_started(environ, launch):
-    assert processes.read_launch(environ) == launch
+def test_how_this_process_was_started(environ, expected):
+    assert launch.read_launch(environ) == expected
 
 
-def test_the_first_of_a_machine_speaks_and_the_others_wait(monkeypatch):
+@pytest.mark.parametrize(('library', 'family'), [
+    ('Open MPI v5.0.11, package: Open MPI user@localhost', 'Open MPI'),
+    ('MPICH Version:      5.0.2\nMPICH Release date: today', 'MPICH'),
+    ('Intel(R) MPI Library 2021.13 for Linux* OS\n', 'MPICH')])
+def test_libraries_and_their_mpiexec(library, family):
+    for mpi in '', 'Open MPI', 'MPICH':
+        reason = launch.why_not(launch.Launch(2, 0, mpi), library)
+        assert (reason is None) is (mpi in ('', family))
+        if reason is not None:
+            assert '\n' not in reason
+            assert f'mpiexec is of {mpi}, ' in reason
+
+
+@pytest.mark.parametrize(('mpi', 'seconds'), [
+    ('Open MPI', processes.PATIENCE), ('MPICH', processes.READING)])
+def test_the_first_of_a_machine_speaks_and_the_others_wait(
+        monkeypatch, mpi, seconds):
     waited = []
     monkeypatch.setattr(processes.time, 'sleep', waited.append)
     first, second = (
-        processes.Unconnected(processes.Launch(4, i)) for i in range(2))
+        processes.Unconnected(launch.Launch(4, i, mpi)) for i in range(2))
     assert first.speaks()
     assert not second.speaks()
     first.leave(2)
     assert waited == []
     second.leave(2)
-    assert waited == [processes.PATIENCE]
+    assert waited == [seconds]
 
 
 @pytest.fixture
