@@ -203,7 +203,8 @@ def export(
     opset_version = _check_opset_version(onnx, opset_version)
     inputs = Inputs(model, x, input_names)
     dynamic = DynamicAxes(dynamic_axes, inputs)
-    with compat.readied(onnx) as exporter:
+    # Chainer computes on the device in use, which may be another.
+    with compat.readied(onnx) as exporter, chainer.using_device(model.device):
         proto, traces = traced_freely(
             onnx,
             lambda sizes, other_values: trace(

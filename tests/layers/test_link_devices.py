@@ -9,7 +9,7 @@ import chainer.links as L
 import numpy
 import pytest
 from chainer import optimizers, serializers
-from links import FROM_LINEAR, LINKS, ORDER, WITH_ORDER
+from links import FROM_LINEAR, FROM_PARAMS, LINKS, ORDER, WITH_ORDER
 
 import shared_linear as sl
 
@@ -162,16 +162,12 @@ def test_an_order_that_is_searched(some_gpu):
     assert_close(link(some_gpu.send(x)), expected(x))
 
 
-@pytest.mark.parametrize('kind', [
-    kind for kind in LINKS if hasattr(type(LINKS[kind]()), 'from_params')])
+@every_class
 def test_from_params(some_gpu, kind):
     link = LINKS[kind]()
     x = draw(3, 24)
     expected = to_numpy(link(x))
-    link.to_device(some_gpu)
-    arrays = [p.array for _, p in sorted(link.namedparams()) if p.ndim > 1]
-    sharing = dict(link._sharing())
-    other = type(link).from_params(*arrays, link.b, **sharing)
+    other = FROM_PARAMS[kind](link.to_device(some_gpu))
     assert_close(other.to_device(some_gpu)(some_gpu.send(x)), expected)
 
 
