@@ -259,7 +259,6 @@ CASES = {
         F.batch_normalization(x, p(3), p(3), axis=1)
         F.fixed_batch_normalization(x, p(4), p(4), p(4), p(4) ** 2)
         F.fixed_batch_normalization(x, p(4), p(4), p(4), p(4) ** 2, eps=.1)
-        F.fixed_decorrelated_batch_normalization(x, p(1, 4), p(1, 4, 4), groups=1)
         F.layer_normalization(x, p(4), p(4))
         F.layer_normalization(x, p(4), p(4), eps=.1)
         F.group_normalization(x, 2, p(4), p(4))

@@ -54,7 +54,7 @@ class Model(chainer.Chain):
         self._number += 1
         if not hasattr(self, name):
             made = kind(*args, **kwargs)
-            for n, param in enumerate(made.params()):
+            for param in made.params():
                 if param.array is not None:
                     param.array[...] = .5 * numbers(*param.shape)
             with self.init_scope():
@@ -213,6 +213,7 @@ LEFT_OUT = {
     'discriminative_margin_based_clustering_loss', 'f1_score', 'forget',
     'negative_sampling', 'precision', 'r2_score', 'recall', 'triplet',
     # Deprecated, or of what is no array of numbers, or of SciPy's floats.
-    'batch_matmul', 'fixed_batch_renormalization', 'ifft', 'sparse_matmul',
+    'batch_matmul', 'fixed_batch_renormalization',
+    'fixed_decorrelated_batch_normalization', 'ifft', 'sparse_matmul',
     'zeta',
 }
