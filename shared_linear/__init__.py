@@ -12,6 +12,7 @@ ready_chainer()
 
 from shared_linear import _moved, onnx, surgery
 from shared_linear.compression import from_dense  # noqa: F401  (tells links)
+from shared_linear.compression.compress import compress
 from shared_linear.compression.conversion import share_weights
 from shared_linear.compression.grouping import StoppedByTimeLimit, group_inputs
 from shared_linear.compression.report import LayerReport, Report
@@ -41,6 +42,7 @@ __all__ = [
     'SharedLinearFunction',
     'StoppedByTimeLimit',
     'Tile',
+    'compress',
     'fold',
     'group_inputs',
     'mixed_linear',

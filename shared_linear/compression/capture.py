@@ -90,18 +90,28 @@ class Call(NamedTuple):
 
 class _Layers(chainer.LinkHook):
 
-    """Records the calls of some links. It is added to none of them."""
+    """Records the calls of some links. It is added to none of them.
+
+    ``within`` is the path of the one that is running.
+    """
 
     name = 'SharedLinearLayers'
 
     def __init__(self, paths):
         self.paths = paths
         self.calls = []
+        self.within = None
+
+    def forward_preprocess(self, args):
+        path = self.paths.get(id(args.link))
+        if path is not None and args.forward_name == 'forward':
+            self.within = path
 
     def forward_postprocess(self, args):
         path = self.paths.get(id(args.link))
         if path is None or args.forward_name != 'forward':
             return
+        self.within = None
         given = dict(zip(('x', 'n_batch_axes'), args.args, strict=False))
         given.update(args.kwargs)
         x = chainer.as_variable(given['x'])
@@ -121,20 +131,31 @@ class _Functions(chainer.FunctionHook):
 
     name = 'SharedLinearFunctions'
 
-    def __init__(self):
+    def __init__(self, layers):
         self.functions = []
+        self.inputs = []
+        self.layers = []
+        self._layers = layers
 
     def forward_postprocess(self, function, in_data):
         self.functions.append(function)
+        self.inputs.append(in_data)
+        self.layers.append(self._layers.within)
 
 
 class Run(NamedTuple):
 
-    """What happened when a model ran: calls of layers, functions, results."""
+    """What happened when a model ran: calls of layers, functions, results.
+
+    Of each function there are its inputs, and the path of the layer that it
+    is part of, if it is.
+    """
 
     calls: list[Call]
     functions: list[Any]
     results: list[Any]
+    inputs: list[Any]
+    layers: list[str | None]
 
 
 def run(
@@ -152,9 +173,8 @@ def run(
         ValueError: If the model does not take the inputs.
 
     """
-    function = model.predictor if isinstance(model, L.Classifier) else model
     recorder = _Layers({id(link): path for path, link in layers.items()})
-    functions = _Functions()
+    functions = _Functions(recorder)
     batch = model.device.send(batch)
     with contextlib.ExitStack() as stack:
         stack.enter_context(chainer.using_config('train', False))
@@ -163,20 +183,29 @@ def run(
         stack.enter_context(recorder)
         if graph:
             stack.enter_context(functions)
-        try:
-            results = function(batch)
-        except type_check.InvalidType as error:
-            raise ValueError(
-                'the model does not take calibration inputs of shape {} and '
-                'dtype {}: {}'.format(
-                    batch.shape, batch.dtype,
-                    ' '.join(str(error).split()))) from error
-    return Run(recorder.calls, functions.functions, list(_flatten(results)))
+        results = call_model(model, batch)
+    return Run(
+        recorder.calls, functions.functions, results, functions.inputs,
+        functions.layers)
 
 
-def sensitivity(
-        model: Any, batch: Any, path: str, link: Any, rng: Any) -> Any:
-    """How the outputs of a model change with those of a layer.
+def call_model(model: Any, batch: Any) -> list[Any]:
+    """The results of a model, of a Classifier those of its predictor."""
+    function = model.predictor if isinstance(model, L.Classifier) else model
+    try:
+        return list(_flatten(function(batch)))
+    except type_check.InvalidType as error:
+        raise ValueError(
+            'the model does not take calibration inputs of shape {} and '
+            'dtype {}: {}'.format(
+                batch.shape, batch.dtype,
+                ' '.join(str(error).split()))) from error
+
+
+def sensitivities(
+        model: Any, batch: Any, layers: dict[str, Any],
+        rng: Any) -> dict[str, Any]:
+    """How the outputs of a model change with those of its layers.
 
     With J the derivative of the first by the second, and random signs e, it
     is J^T e, whose covariance is J^T J (Hutchinson, A stochastic estimator of
@@ -185,30 +214,32 @@ def sensitivity(
     Args:
         model: Chain.
         batch: Array of inputs.
-        path: Of the layer.
-        link: The layer.
+        layers: Layers by path, each of which is called once.
         rng: Random state, for the signs.
 
     Returns:
-        Array of the shape of the outputs of the layer, with the minibatch
-        axes as one; ``None`` if there is no derivative.
+        By path, array of the shape of the outputs of the layer, with the
+        minibatch axes as one; none where there is no derivative.
 
     """
-    recorded = run(model, batch, {path: link}, graph=True)
-    call, = recorded.calls
+    recorded = run(model, batch, layers, graph=True)
     results = [
         result for result in recorded.results
         if isinstance(result, chainer.Variable) and result.dtype.kind == 'f']
     if not results:
-        return None
+        return {}
     signs = [
         chainer.Variable(result.device.send(
             rng.choice([-1, 1], result.shape).astype(result.dtype)))
         for result in results]
     with chainer.using_config('train', False), \
             chainer.using_device(model.device):
-        gradient, = chainer.grad(results, [call.out], signs)
-    return None if gradient is None else gradient.array.reshape(call.y.shape)
+        gradients = chainer.grad(
+            results, [call.out for call in recorded.calls], signs)
+    return {
+        call.path: gradient.array.reshape(call.y.shape)
+        for call, gradient in zip(recorded.calls, gradients, strict=True)
+        if gradient is not None}
 
 
 def _flatten(results: Any) -> Iterator[Any]:

@@ -42,6 +42,23 @@ def is_dense(link: Any) -> bool:
     return why_not_dense(link) is None
 
 
+def dense_layers(model: Any, purpose: str) -> dict[str, Any]:
+    """The dense layers of a model by path; there is at least one."""
+    layers = {
+        path: link for path, link in model.namedlinks(skipself=True)
+        if is_dense(link)}
+    if not layers:
+        others = [
+            '{} {}'.format(path, why_not_dense(link))
+            for path, link in model.namedlinks(skipself=True)
+            if isinstance(link, L.Linear)]
+        raise ValueError(
+            'there is no layer to {} in {}: {}'.format(
+                purpose, type(model).__name__,
+                '; '.join(others) or 'it has no chainer.links.Linear'))
+    return layers
+
+
 def find_ties(model: Any) -> dict[str, str]:
     """The links that share the memory of a parameter with anything else.
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +18,19 @@ class LayerReport:
         dense_parameters (int): Weights and biases before.
         parameters (int): Weights and biases now.
         error (float): :math:`E|y - y'|^2` of its outputs y before and y' now,
-            on the calibration inputs, in units of the variance of y. Not a
-            number where it was not measured, since the layer stayed as it
-            was.
+            in units of the variance of y: after :func:`compress` on inputs
+            that were held out, after :func:`share_weights` on the
+            calibration inputs. Not a number where it was not measured, since
+            the layer stayed as it was.
         order (str): Where the choice of its inputs is: ``'kept'`` in the
             layer, ``'in /l1'`` in the rows of another, or nowhere.
         n_blocks (int): Number of blocks of the outputs that share the weight.
+        rank (int): Rank, or ``None`` where the weight has no factors.
+        inputs (int): Width of its inputs now: less where hidden units were
+            left out.
+        outputs (int): Width of its outputs now.
+        rows (float): How often it is applied for one input of the model.
+        note (str): Why it stayed as it was, if it could not be changed.
 
     """
 
@@ -35,6 +43,11 @@ class LayerReport:
     error: float
     order: str = ''
     n_blocks: int = 1
+    rank: int | None = None
+    inputs: int | None = None
+    outputs: int | None = None
+    rows: float = 1.
+    note: str = ''
 
     @property
     def dense_flops(self) -> int:
@@ -44,9 +57,13 @@ class LayerReport:
     @property
     def flops(self) -> int:
         """Floating-point operations per input of the layer now."""
-        width = self.in_size // self.n_tiles
-        return (2 * width * self.out_size
-                + self.n_blocks * (self.in_size - width))
+        in_size = self.in_size if self.inputs is None else self.inputs
+        out_size = self.out_size if self.outputs is None else self.outputs
+        width = in_size // self.n_tiles
+        weights = (
+            width * out_size if self.rank is None
+            else self.rank * (width + out_size))
+        return 2 * weights + self.n_blocks * (in_size - width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +76,33 @@ class Report:
         dense_parameters (int): Parameters of the model before, those of its
             other links with them.
         parameters (int): Parameters of the model now.
+        error (float): :math:`E|y - y'|^2` of the outputs y and y' of the
+            whole model before and now, on inputs that were held out, in
+            units of the variance of y. Not a number after
+            :func:`share_weights`, as are those that follow.
+        cosine (float): Mean cosine of the outputs before and now.
+        n_held_out (int): Number of inputs that were held out.
+        dense_bytes (int): Bytes of the parameters before.
+        bytes (int): Bytes of the parameters now, and of the orders of inputs
+            that are kept.
+        unreachable (int): Parameters that are of no layer that could be
+            compressed, as those of embeddings.
+        n_bits (int): Bits of a weight, if the model was quantized.
+        memory (int): Bytes that it was to take.
 
     """
 
     layers: list[LayerReport]
     dense_parameters: int
     parameters: int
+    error: float = math.nan
+    cosine: float = math.nan
+    n_held_out: int = 0
+    dense_bytes: int = 0
+    bytes: int = 0
+    unreachable: int = 0
+    n_bits: int | None = None
+    memory: int = 0
 
     @property
     def compression(self) -> float:
@@ -73,37 +111,52 @@ class Report:
 
     @property
     def dense_flops(self) -> int:
-        """Operations of the fully connected layers before."""
-        return sum(layer.dense_flops for layer in self.layers)
+        """Operations of the fully connected layers before, per input."""
+        return round(sum(
+            layer.dense_flops * layer.rows for layer in self.layers))
 
     @property
     def flops(self) -> int:
-        """Operations of the fully connected layers now."""
-        return sum(layer.flops for layer in self.layers)
+        """Operations of the fully connected layers now, per input."""
+        return round(sum(layer.flops * layer.rows for layer in self.layers))
 
     def __str__(self) -> str:
-        blocks = any(layer.n_blocks > 1 for layer in self.layers)
-        rows: list[tuple[str, ...]]
-        rows = [('layer', 'n', 'k', 'in', 'out', 'parameters', '', 'FLOPs', '',
-                 'error', 'order')]
-        rows += [
-            (layer.path, str(layer.n_tiles), str(layer.n_blocks),
-             str(layer.in_size), str(layer.out_size),
-             '{:,}'.format(layer.dense_parameters),
-             '-> {:,}'.format(layer.parameters),
-             '{:,}'.format(layer.dense_flops),
-             '-> {:,}'.format(layer.flops),
-             '' if layer.error != layer.error else '{:.2%}'.format(
-                 layer.error),
-             layer.order)
-            for layer in self.layers]
-        rows.append((
-            'model', '', '', '', '', '{:,}'.format(self.dense_parameters),
-            '-> {:,}'.format(self.parameters),
-            '{:,}'.format(self.dense_flops), '-> {:,}'.format(self.flops),
-            '', ''))
-        if not blocks:
-            rows = [row[:2] + row[3:] for row in rows]
+        columns = [
+            ('layer', [layer.path for layer in self.layers], 'model'),
+            ('n', [str(layer.n_tiles) for layer in self.layers], ''),
+            ('k', [str(layer.n_blocks) for layer in self.layers], ''),
+            ('rank', ['' if layer.rank is None else str(layer.rank)
+                      for layer in self.layers], ''),
+            ('in', [_change(layer.in_size, layer.inputs)
+                    for layer in self.layers], ''),
+            ('out', [_change(layer.out_size, layer.outputs)
+                     for layer in self.layers], ''),
+            ('parameters', ['{:,}'.format(layer.dense_parameters)
+                            for layer in self.layers],
+             '{:,}'.format(self.dense_parameters)),
+            ('', ['-> {:,}'.format(layer.parameters)
+                  for layer in self.layers],
+             '-> {:,}'.format(self.parameters)),
+            ('FLOPs', ['{:,}'.format(layer.dense_flops)
+                       for layer in self.layers],
+             '{:,}'.format(self.dense_flops)),
+            ('', ['-> {:,}'.format(layer.flops) for layer in self.layers],
+             '-> {:,}'.format(self.flops)),
+            ('error', ['' if math.isnan(layer.error)
+                       else '{:.2%}'.format(layer.error)
+                       for layer in self.layers],
+             '' if math.isnan(self.error) else '{:.2%}'.format(self.error)),
+            ('order', [layer.order or layer.note for layer in self.layers],
+             ''),
+        ]
+        unused = {'k'} if all(
+            layer.n_blocks == 1 for layer in self.layers) else set()
+        if all(layer.rank is None for layer in self.layers):
+            unused.add('rank')
+        columns = [column for column in columns if column[0] not in unused]
+        rows = [tuple(name for name, _, _ in columns)]
+        rows += zip(*(cells for _, cells, _ in columns), strict=True)
+        rows.append(tuple(whole for _, _, whole in columns))
         left = 0, len(rows[0]) - 1
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = []
@@ -119,4 +172,23 @@ class Report:
         lines.append('{:.1f} times fewer parameters, {:.1f} times fewer FLOPs '
                      'in these layers'.format(
                          self.compression, self.dense_flops / self.flops))
+        if self.n_held_out:
+            lines.append(
+                'on {:,} inputs that were held out: error of the outputs '
+                '{:.2%} of their variance, mean cosine {:.4f}'.format(
+                    self.n_held_out, self.error, self.cosine))
+        if self.n_bits is not None:
+            lines.append(
+                'weights and activations of {} bits: {:.1f} times fewer '
+                'bytes'.format(self.n_bits, self.dense_bytes / self.bytes))
+        if self.unreachable:
+            lines.append(
+                '{:,} parameters are of no layer that could be '
+                'compressed'.format(self.unreachable))
         return '\n'.join(lines)
+
+
+def _change(before, now):
+    if now is None or now == before:
+        return str(before)
+    return '{} -> {}'.format(before, now)

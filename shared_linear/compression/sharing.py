@@ -1,7 +1,6 @@
 """The course of sharing a model's weights, layer by layer."""
 from __future__ import annotations
 
-import fnmatch
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import numpy
 from chainer import backend
 
 from shared_linear.compression import (
+    between,
     calibration,
     capture,
     comparison,
@@ -18,6 +18,7 @@ from shared_linear.compression import (
     grouping,
     hidden_units,
 )
+from shared_linear.compression.paths import matching
 from shared_linear.compression.report import LayerReport, Report
 from shared_linear.layers import checks
 from shared_linear.layers.link import SharedLinear
@@ -57,8 +58,8 @@ class Sharing:
         for parameter in self.new.params():
             # An optimizer's, with the state that it has gathered.
             parameter.update_rule = None
-        layers = _dense_layers(self.original)
-        excluded = _matching(layers, exclude)
+        layers = dense.dense_layers(self.original, 'share')
+        excluded = matching(layers, exclude)
         self.open = [path for path in layers if path not in excluded]
         if not self.open:
             raise ValueError('there is no layer to share: every layer is '
@@ -123,7 +124,7 @@ class Sharing:
         numbers = {}
         for pattern, one in number.items():
             one = checks.check_positive_int(one, name)
-            for path in _matching(self.layers, pattern):
+            for path in matching(self.layers, pattern):
                 if path not in paths:
                     continue
                 size = size_of(path)
@@ -341,11 +342,11 @@ class Sharing:
         rng = numpy.random.RandomState(0)
         for batch in self._batches():
             self.wind_back()
-            gradient = capture.sensitivity(
-                self.original, batch[::every], path, link, rng)
-            if gradient is None:
+            gradients = capture.sensitivities(
+                self.original, batch[::every], {path: link}, rng)
+            if not gradients:
                 break
-            gradient = _cpu(gradient).astype(numpy.float64)
+            gradient = _cpu(gradients[path]).astype(numpy.float64)
             M += gradient.T @ gradient
         trace = M.trace()
         if numpy.isfinite(trace) and trace > 0:
@@ -420,52 +421,10 @@ class Sharing:
             _count(self.original), _count(self.new))
 
 
-def _dense_layers(model):
-    layers = {
-        path: link for path, link in model.namedlinks(skipself=True)
-        if dense.is_dense(link)}
-    if not layers:
-        others = [
-            '{} {}'.format(path, dense.why_not_dense(link))
-            for path, link in model.namedlinks(skipself=True)
-            if isinstance(link, chainer.links.Linear)]
-        raise ValueError(
-            'there is no layer to share in {}: {}'.format(
-                type(model).__name__,
-                '; '.join(others) or 'it has no chainer.links.Linear'))
-    return layers
-
-
-def _matching(layers, patterns):
-    """Paths of layers that match one of some patterns."""
-    patterns = (patterns,) if isinstance(patterns, str) else patterns
-    matching = []
-    for pattern in patterns:
-        found = fnmatch.filter(layers, pattern)
-        if not found:
-            raise ValueError(
-                'no layer matches {!r}: there are {}'.format(
-                    pattern, ', '.join(layers)))
-        matching += found
-    return list(dict.fromkeys(matching))
-
-
 def _alike(results, others):
     """Whether two runs of a model gave the same but for rounding errors."""
-    if len(results) != len(others):
-        return False
-    for result, other in zip(results, others, strict=True):
-        a, b = _array(result), _array(other)
-        if a.shape != b.shape:
-            return False
-        if a.dtype.kind == 'f':
-            tolerance = 100 * numpy.finfo(a.dtype).eps
-            scale = abs(a).max(initial=0)
-            if not (abs(a - b) <= tolerance * scale).all():
-                return False
-        elif not (a == b).all():
-            return False
-    return True
+    return len(results) == len(others) and all(
+        map(between.alike, results, others))
 
 
 def _choose_rows(link, order, scales=None):

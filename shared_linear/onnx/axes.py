@@ -62,9 +62,10 @@ class Axis(NamedTuple):
         """
         first = self.first
         if any(axis == 0 for _, axis in self.places):
-            return first + min(first, 16) + 1, first + 2
-        step = min(first & -first, 32) or 1
-        return first + step, first + 2 * step
+            step = min(first, 16) + 1
+        else:
+            step = min(first & -first, 32) or 1
+        return first + step, first + 3 * step
 
 
 class Source(NamedTuple):

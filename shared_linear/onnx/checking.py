@@ -79,8 +79,7 @@ class Runner:
 
 
 def _line(error: Exception) -> str:
-    words = ' '.join(str(error).split()) or type(error).__name__
-    return words if len(words) < 250 else words[:250] + ' ...'
+    return ' '.join(str(error).split()) or type(error).__name__
 
 
 def check(onnx: Any, proto: Any, trace: Trace, where: str = '') -> None:

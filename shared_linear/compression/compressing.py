@@ -1,0 +1,452 @@
+"""The course of compressing a model, layer by layer."""
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import numpy
+from chainer import backend
+
+from shared_linear.compression import (
+    between,
+    capture,
+    folds,
+    grouping,
+    regression,
+)
+from shared_linear.compression.calibration import Moments
+from shared_linear.compression.lockstep import Lockstep
+from shared_linear.compression.planning import Curve, Form, Size
+from shared_linear.compression.regression import InputMap, Solution
+
+Array = numpy.ndarray
+
+# Inputs for each output of a layer, to know what its errors weigh; and the
+# most outputs for which it is asked.
+INPUTS_PER_OUTPUT = 10
+MOST_WEIGHTED = 2048
+# A layer of more inputs is fitted by the inputs themselves, as is one of
+# more inputs than there are to fit to.
+WIDEST_COVARIANCE = 5000
+# Numbers of tiles and parts of hidden units that are considered.
+MOST_TILES = 100
+UNITS = .75, .5, .375, .25, .1875, .125, .0625
+# Of the searches for the plan alone.
+QUICK_SWEEPS = 4
+QUICK_PASSES = 3
+
+
+class Layer(NamedTuple):
+
+    """A fully connected layer of the original."""
+
+    path: str
+    link: Any
+    W: Array
+    b: Array | None
+
+
+class Outcome(NamedTuple):
+
+    """What became of a layer, and its error on what is held out."""
+
+    form: Form
+    solution: Solution | None
+    fold: InputMap
+    rows: Array | None
+    error: float
+
+
+class Rows(NamedTuple):
+
+    """Which rows of a layer's inputs are fitted to, and which held out."""
+
+    train: Array
+    held_out: Array
+
+
+class Course:
+
+    """What is known of a model, and what becomes of it.
+
+    Args:
+        model: The original: a copy, which is run.
+        batches: Batches of inputs.
+        masks: For each batch, booleans of the minibatch axes: ``False`` for
+            what is padding; or ``None``.
+        held_out: For each batch, which examples are held out.
+        layers: The layers that may change, in the order of their calls.
+        pairs: The layers before them.
+        skips: What is added to their outputs.
+        wind_back: Winds the random numbers back.
+        search: Seed, n_sweeps, progress.
+
+    """
+
+    def __init__(
+            self, model: Any, batches: list[Any], masks: list[Any] | None,
+            held_out: list[Array], layers: dict[str, Layer],
+            pairs: dict[str, between.Pair], skips: dict[str, between.Skip],
+            wind_back: Any, seed: int, n_sweeps: int | None,
+            tick: Any) -> None:
+        self._model = model
+        self._batches = batches
+        self._masks = masks
+        self._held_out = held_out
+        self._layers = layers
+        self._pairs = pairs
+        self._skips: dict[int | str, list[tuple[str, int]]] = {}
+        for path, skip in skips.items():
+            self._skips.setdefault(skip.taker, []).append((path, skip.place))
+        self._wind_back = wind_back
+        self._seed = seed
+        self._n_sweeps = n_sweeps
+        self._tick = tick
+        self._after = {pair.before: path for path, pair in pairs.items()}
+        self._weights: dict[str, Array] = {}
+        self._ridges: dict[str, float] = {}
+        self._units: dict[str, Array] = {}
+        self.rows_per_input: dict[str, float] = {}
+
+    # What is known before a plan.
+
+    def weigh(self) -> None:
+        """What an error of each layer's outputs weighs, M (o, o).
+
+        It is the mean of two: that all outputs weigh alike, and E[J^T J],
+        what the error does to the outputs of the model, by its derivative J.
+        """
+        paths = [
+            path for path, layer in self._layers.items()
+            if 1 < len(layer.W) <= MOST_WEIGHTED]
+        sums = {
+            path: numpy.zeros((len(self._layers[path].W),) * 2)
+            for path in paths}
+        if not paths:
+            return
+        n_inputs = sum(map(len, self._batches))
+        most = max(len(self._layers[path].W) for path in paths)
+        every = max(1, n_inputs // (INPUTS_PER_OUTPUT * most))
+        rng = numpy.random.RandomState(0)
+        for i, batch in enumerate(self._batches):
+            self._wind_back()
+            gradients = capture.sensitivities(
+                self._model, batch[::every],
+                {path: self._layers[path].link for path in paths}, rng)
+            for path, gradient in gradients.items():
+                gradient = _cpu(gradient).astype(numpy.float64)
+                if self._masks is not None:
+                    mask = numpy.asarray(self._masks[i])[::every].ravel()
+                    if mask.size == len(gradient):
+                        gradient = gradient[mask]
+                sums[path] += gradient.T @ gradient
+        for path, M in sums.items():
+            trace = M.trace()
+            if numpy.isfinite(trace) and trace > 0:
+                self._weights[path] = (
+                    M * (len(M) / trace) + numpy.eye(len(M))) / 2
+
+    def _L(self, path, rows=None):
+        M = self._weights.get(path)
+        if M is None:
+            return None
+        return numpy.linalg.cholesky(M if rows is None else M[rows][:, rows])
+
+    def measure(self) -> dict[str, list[Curve]]:
+        """The errors of every form of every layer alone."""
+        curves = {}
+        self._wind_back()
+        with Lockstep(self._model, self._batches, self._layers) as original:
+            path = original.proceed()
+            while path is not None:
+                stops = original.stops
+                self.rows_per_input[path] = sum(
+                    len(stop.x) for stop in stops) / sum(
+                        map(len, self._batches))
+                with _named(path):
+                    problem = self._problem(path, stops, None, None)
+                    curves[path] = self._curves(path, problem)
+                del problem
+                answers = [stop.original() for stop in stops]
+                self._tick(path)
+                path = original.proceed(answers)
+        return curves
+
+    def sizes(self) -> dict[str, Size]:
+        return {
+            path: Size(
+                layer.W.shape[1], len(layer.W), layer.b is not None,
+                self.rows_per_input[path], path not in self._pairs)
+            for path, layer in self._layers.items()}
+
+    def _curves(self, path, problem):
+        in_size = problem.W.shape[1]
+        everything = InputMap(numpy.arange(in_size)[None])
+        plain = regression.decompose(problem, everything, regression.RIDGES[0])
+        curves = [Curve(1, None, in_size, plain.errors)]
+        pair = self._pairs.get(path)
+        numbers = [
+            n for n in range(2, min(MOST_TILES, in_size) + 1)
+            if in_size % n == 0]
+        ridge = regression.RIDGES[0]
+        # The ridge is chosen once, where it matters as it does in the middle.
+        numbers.sort(key=lambda n: abs(n - 8))
+        for i, n_tiles in enumerate(numbers):
+            fold = folds.find_fold(
+                problem, plain, n_tiles, folds.N_DIRECTIONS,
+                pair is not None and pair.scalable, ridge, seed=self._seed,
+                n_sweeps=grouping.default_sweeps(
+                    in_size, n_tiles, most=QUICK_SWEEPS, least=1),
+                n_passes=QUICK_PASSES)
+            if i == 0:
+                fit, ridge = regression.best(problem, fold, None)
+            else:
+                fit = regression.decompose(problem, fold, ridge)
+            curves.append(Curve(n_tiles, None, fold.width, fit.errors))
+        self._ridges[path] = ridge
+        if pair is not None and pair.narrowable:
+            numbers = sorted({
+                max(1, round(part * in_size)) for part in UNITS} - {in_size})
+            if numbers:
+                order = folds.choose_units(problem, plain, ridge, numbers[-1])
+                self._units[path] = order
+                for n_units in numbers:
+                    fold = InputMap(order[None, :n_units])
+                    fit = regression.decompose(problem, fold, ridge)
+                    curves.append(Curve(1, n_units, n_units, fit.errors))
+        return curves
+
+    # What becomes of it.
+
+    def build(self, forms: dict[str, Form]) -> Built:
+        """Fits the layers, each to what those before it feed it."""
+        outcomes: dict[str, Outcome] = {}
+        changed = False
+        self._wind_back()
+        args = self._model, self._batches, self._layers, self._skips
+        with Lockstep(*args) as original, Lockstep(*args) as new:
+            path = original.proceed()
+            new.proceed()
+            while path is not None:
+                with _named(path):
+                    targets = self._targets(path, original, new)
+                    if not changed and forms[path] == Form() and (
+                            self._rows_left(path, forms) is None):
+                        outcome, answers = None, targets
+                    else:
+                        outcome, answers = self._fit(
+                            path, forms, new.stops, targets)
+                        changed = True
+                if outcome is not None:
+                    outcomes[path] = outcome
+                self._tick(path)
+                answers = [self._model.device.send(y) for y in answers]
+                originals = [stop.original() for stop in original.stops]
+                path = original.proceed(originals)
+                new.proceed(answers)
+            results = [
+                ([_cpu_result(r) for r in one.results],
+                 [_cpu_result(r) for r in other.results])
+                for one, other in zip(original.runs, new.runs, strict=True)]
+        return Built(outcomes, results)
+
+    def _targets(self, path, original, new):
+        """The outputs to aim at: those of the original, and what is added to
+        them there less what is added here."""
+        targets = []
+        for i, stop in enumerate(original.stops):
+            y = _cpu(stop.original())
+            kept = original.runs[i].kept.get(path)
+            if kept is not None:
+                other = new.runs[i].kept[path]
+                y = y + (_cpu(kept) - _cpu(other)).reshape(y.shape)
+            targets.append(y)
+        return targets
+
+    def _rows_left(self, path, forms):
+        """The outputs that the layer behind needs, if not all."""
+        after = self._after.get(path)
+        if after is None or forms[after].n_units is None:
+            return None
+        return self._units[after][:forms[after].n_units]
+
+    def _fit(self, path, forms, stops, targets):
+        form, layer = forms[path], self._layers[path]
+        rows = self._rows_left(path, forms)
+        units = None
+        if form.n_units is not None:
+            units = self._units[path][:form.n_units]
+        L = self._L(path, rows)
+        problem = self._problem(path, stops, targets, L, rows, units)
+        in_size = problem.W.shape[1]
+        pair = self._pairs.get(path)
+        fold = InputMap(numpy.arange(in_size)[None])
+        if form.n_tiles > 1:
+            plain = regression.decompose(problem, fold, self._ridges[path])
+            fold = folds.find_fold(
+                problem, plain, form.n_tiles, form.rank,
+                pair is not None and pair.scalable, self._ridges[path],
+                seed=self._seed, n_sweeps=self._n_sweeps)
+        factors, _ = regression.best(problem, fold, form.rank)
+        rank = form.rank
+        if rank is not None:
+            rank = min(rank, factors.U.shape[1])
+        solution = regression.cut(problem, factors, rank, L)
+        del problem
+        if units is not None:
+            fold = InputMap(units[fold.units], fold.scales)
+        answers = [
+            _apply(solution, fold, _cpu(stop.x), layer.link.W.dtype)
+            for stop in stops]
+        if rows is not None:
+            targets = [y[:, rows] for y in targets]
+        error = self._error(stops, targets, answers)
+        if form == Form():
+            # A dense layer behind a changed one: is it better as it was?
+            as_it_was = Solution(
+                layer.W if rows is None else layer.W[rows], None, None,
+                layer.b if rows is None or layer.b is None
+                else layer.b[rows])
+            others = [
+                _apply(as_it_was, fold, _cpu(stop.x), layer.link.W.dtype)
+                for stop in stops]
+            other_error = self._error(stops, targets, others)
+            if other_error <= error:
+                solution, answers, error = as_it_was, others, other_error
+        if rows is not None:
+            answers = [_widened(y, rows, len(layer.W)) for y in answers]
+        return Outcome(
+            form._replace(rank=rank), solution, fold, rows, error), answers
+
+    def _error(self, stops, targets, answers):
+        """On what is held out, in units of the variance."""
+        squares, ys = 0., []
+        for i, (y, z) in enumerate(zip(targets, answers, strict=True)):
+            held = self._rows(i, stops[i]).held_out
+            difference = (y[held] - z[held]).astype(numpy.float64)
+            squares += float((difference ** 2).sum())
+            ys.append(y[held])
+        y = numpy.concatenate(ys).astype(numpy.float64)
+        variance = ((y - y.mean(0)) ** 2).sum() or (y * y).sum() or 1.
+        return squares / float(variance)
+
+    def _rows(self, i, stop):
+        """Which rows of a batch are fitted to, and which are held out."""
+        n_rows, n_examples = len(stop.x), len(self._batches[i])
+        if n_examples and n_rows % n_examples == 0:
+            held = numpy.repeat(self._held_out[i], n_rows // n_examples)
+        else:
+            held = numpy.arange(n_rows) % 10 == 9
+        mask = numpy.ones(n_rows, bool)
+        if self._masks is not None:
+            of_batch = numpy.asarray(self._masks[i]).ravel()
+            if of_batch.size == n_rows:
+                mask = of_batch
+        return Rows(mask & ~held, mask & held)
+
+    def _problem(self, path, stops, targets, L, rows=None, units=None):
+        layer = self._layers[path]
+        W = layer.W.astype(numpy.float64)
+        b = None if layer.b is None else layer.b.astype(numpy.float64)
+        if targets is None:
+            L = self._L(path)
+        if rows is not None:
+            W, b = W[rows], None if b is None else b[rows]
+        if units is not None:
+            W = W[:, units]
+        if L is not None:
+            W, b = L.T @ W, None if b is None else L.T @ b
+        split = [self._rows(i, stop) for i, stop in enumerate(stops)]
+        n_train = sum(int(s.train.sum()) for s in split)
+        n_held = sum(int(s.held_out.sum()) for s in split)
+        if not n_train or not n_held:
+            raise ValueError(
+                'there are too few calibration inputs: {} to fit to, and {} '
+                'to hold out'.format(n_train, n_held))
+        in_size = W.shape[1]
+
+        def parts(which):
+            for i, stop in enumerate(stops):
+                x = _cpu(stop.x)[getattr(split[i], which)]
+                if units is not None:
+                    x = x[:, units]
+                if not numpy.isfinite(x).all():
+                    raise ValueError(
+                        'calibration inputs must be finite, but some are '
+                        'NaN or infinite')
+                y = None
+                if targets is not None:
+                    y = targets[i][getattr(split[i], which)]
+                    if rows is not None:
+                        y = y[:, rows]
+                    if L is not None:
+                        y = y @ L
+                yield x, y
+
+        if in_size > min(WIDEST_COVARIANCE, max(n_train, 1000)):
+            W = W.astype(numpy.float32)
+            arrays: list[Any] = []
+            for which in ('train', 'held_out'):
+                xs, ys = zip(*parts(which), strict=True)
+                x = numpy.concatenate(xs).astype(numpy.float32)
+                if targets is None:
+                    y = x @ W.T
+                    if b is not None:
+                        y += b.astype(numpy.float32)
+                else:
+                    y = numpy.concatenate(ys).astype(numpy.float32)
+                arrays += [x, y]
+            x, y, held_x, held_y = arrays
+            return regression.Samples(x, y, held_x, held_y, W, b is not None)
+        moments = []
+        for which in ('train', 'held_out'):
+            one = Moments(in_size, len(W) if targets is not None else 0)
+            for x, y in parts(which):
+                one.add(x, y)
+            moments.append(one)
+        train, held_out = moments
+        return regression.Covariances(train, held_out, W, b, b is not None)
+
+
+class Built(NamedTuple):
+
+    """The outcomes by path, and the results of both models by batch."""
+
+    outcomes: dict[str, Outcome]
+    results: list[tuple[list[Any], list[Any]]]
+
+
+def _apply(solution, fold, x, dtype):
+    """What a new layer gives, in the dtype of the layer."""
+    z = fold.columns(x)
+    if solution.W is None:
+        z = z @ solution.A.astype(dtype).T
+        y = z @ solution.B.astype(dtype).T
+    else:
+        y = z @ solution.W.astype(dtype).T
+    if solution.b is not None:
+        y = y + solution.b.astype(dtype)
+    return y.astype(x.dtype, copy=False)
+
+
+def _widened(y, rows, size):
+    wide = numpy.zeros((len(y), size), y.dtype)
+    wide[:, rows] = y
+    return wide
+
+
+def _cpu(array):
+    return backend.CpuDevice().send(array)
+
+
+def _cpu_result(result):
+    return _cpu(getattr(result, 'array', result))
+
+
+@contextlib.contextmanager
+def _named(path):
+    """Errors say of which layer they are."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError('{}: {}'.format(path, error)) from error
