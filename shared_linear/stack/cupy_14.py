@@ -35,6 +35,62 @@ def miss_no_nccl(source: Source) -> None:
         'from cupy.cuda')
 
 
+@mends('chainer.functions.loss.negative_sampling')
+def add_halves_in_negative_sampling(source: Source) -> None:
+    """``atomicAdd`` of a float16 takes nothing but a float16 in CuPy 14.
+
+    The product of two is a float: the gradient of ``F.negative_sampling``
+    does not compile in float16 without this.
+    """
+    source.replace(
+        'atomicAdd(&gW[k * c + j], gi * x[(i / m) * c + j]);',
+        'atomicAdd(&gW[k * c + j], T(gi * x[(i / m) * c + j]));')
+
+
+@mends('chainer.links.loss.hierarchical_softmax')
+def add_halves_in_hierarchical_softmax(source: Source) -> None:
+    """The same of ``L.BinaryHierarchicalSoftmax``."""
+    source.replace(
+        'atomicAdd(&gx[x_ind], g * w[w_ind]);',
+        'atomicAdd(&gx[x_ind], T(g * w[w_ind]));')
+    source.replace(
+        'atomicAdd(&gw[w_ind], g * x[x_ind]);',
+        'atomicAdd(&gw[w_ind], T(g * x[x_ind]));')
+
+
+@mends('chainer.training.updaters.multiprocess_parallel_updater')
+def know_halves_by_their_addresses(source: Source) -> None:
+    """CuPy 14 leaves its type float16 out where no argument has it.
+
+    ``MultiprocessParallelUpdater`` gathers parameters by their addresses: its
+    kernels do not compile without this, whatever the parameters are.
+    """
+    for name in '_memcpy_gather', '_memcpy_scatter':
+        source.replace(
+            "        '{}',\n".format(name),
+            "        '{}', preamble='' if cuda._cupy_major < 14 else "
+            "'#include <cupy/float16.cuh>\\n',\n".format(name))
+
+
+@mends('chainer.functions.array.as_strided',
+       'chainer.functions.array.get_item',
+       'chainer.functions.array.scatter_add',
+       'chainer.functions.array.spatial_transformer_sampler',
+       'chainer.utils.sparse')
+def add_at(source: Source) -> None:
+    """``scatter_add`` is deprecated, for it is ``cupy.add.at`` now.
+
+    The gradient of ``x[indices]``, for one, fails without this where warnings
+    are errors.
+    """
+    if source.name.endswith('get_item'):
+        source.replace(
+            'gx.scatter_add(slices, inputs[0])',
+            'chainer.backends.cuda.cupy.add.at(gx, slices, inputs[0])')
+    else:
+        source.replace('cuda.cupyx.scatter_add', 'cuda.cupy.add.at')
+
+
 def __getattr__(name: str) -> Any:
     """``cupy.cuda.nccl``, or the ImportError of it, without the advice."""
     if name != 'nccl':

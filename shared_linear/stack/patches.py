@@ -13,7 +13,6 @@ import sys
 from importlib import metadata
 
 from shared_linear.stack import mending
-from shared_linear.stack.cupy_patches import mend_cupy
 
 RELEASE = '7.8.1'
 
@@ -87,4 +86,3 @@ def ready_chainer() -> None:
     forget_failed_import()
     mending.install()
     import_chainer()
-    mend_cupy()
