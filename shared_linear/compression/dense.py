@@ -1,13 +1,14 @@
 """Which links are dense layers, and whose parameters are theirs alone."""
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import chainer
 import chainer.links as L
-import numpy
-from chainer import backend
+
+from shared_linear.surgery.ties import find_ties, spans
+
+__all__ = ['Readers', 'find_ties', 'is_dense', 'why_not_dense']
 
 # What decides what a layer computes from its W and b.
 METHODS = '__call__', 'forward', '_initialize_params'
@@ -59,77 +60,6 @@ def dense_layers(model: Any, purpose: str) -> dict[str, Any]:
     return layers
 
 
-def find_ties(model: Any) -> dict[str, str]:
-    """The links that share the memory of a parameter with anything else.
-
-    Args:
-        model: Chain.
-
-    Returns:
-        dict: What they share it with, by the path of the link.
-
-    """
-    users: list[tuple[int, int, str, str, int]] = []
-    for path, link in model.namedlinks():
-        for name, value in _arrays_of(link):
-            for start, end in _spans(value):
-                users.append((
-                    start, end, path, path.rstrip('/') + '/' + name,
-                    id(link)))
-    users.sort()
-    ties: dict[str, str] = {}
-    reach: list[tuple[int, int, str, str, int]] = []
-    for user in users:
-        reach = [other for other in reach if other[1] > user[0]]
-        for other in reach:
-            if (other[3], other[4]) != (user[3], user[4]):
-                ties.setdefault(user[2], other[3])
-                ties.setdefault(other[2], user[3])
-        reach.append(user)
-    return ties
-
-
-def _arrays_of(link: Any) -> Iterator[tuple[str, Any]]:
-    """Arrays that a link holds: parameters, others, and those in containers.
-    """
-    for name, value in vars(link).items():
-        if name in ('_params', '_persistent', '_children', '_layers'):
-            continue
-        yield from _arrays_in(name, value, 3)
-
-
-def _arrays_in(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, chainer.Variable):
-        if value.array is not None:
-            yield name, value.array
-    elif isinstance(value, chainer.get_array_types()):
-        yield name, value
-    elif depth and isinstance(value, (list, tuple)):
-        for i, one in enumerate(value):
-            yield from _arrays_in('{}[{}]'.format(name, i), one, depth - 1)
-    elif depth and isinstance(value, dict):
-        for key, one in value.items():
-            yield from _arrays_in('{}[{!r}]'.format(name, key), one, depth - 1)
-
-
-def _spans(array: Any) -> Iterator[tuple[int, int]]:
-    """Where an array lies: from the first byte to the one after the last."""
-    if array.size == 0:
-        return
-    xp = backend.get_array_module(array)
-    if xp is numpy:
-        yield numpy.lib.array_utils.byte_bounds(array) if hasattr(
-            numpy.lib, 'array_utils') else numpy.byte_bounds(array)
-    elif hasattr(array, 'data') and hasattr(array.data, 'ptr'):
-        start = end = array.data.ptr
-        for length, stride in zip(array.shape, array.strides, strict=True):
-            if stride < 0:
-                start += (length - 1) * stride
-            else:
-                end += (length - 1) * stride
-        yield start, end + array.itemsize
-
-
 class Readers(chainer.FunctionHook):
 
     """Counts the functions that read the parameters of some links.
@@ -146,14 +76,14 @@ class Readers(chainer.FunctionHook):
             (start, end, path) for path, link in links.items()
             for parameter in (link.W, link.b)
             if parameter is not None and parameter.array is not None
-            for start, end in _spans(parameter.array)]
+            for start, end in spans(parameter.array)]
 
     def forward_postprocess(self, function: Any, in_data: Any) -> None:
         reads = set()
         for array in in_data:
             if not isinstance(array, chainer.get_array_types()):
                 continue
-            for start, end in _spans(array):
+            for start, end in spans(array):
                 reads |= {
                     path for a, b, path in self._spans
                     if start < b and a < end}

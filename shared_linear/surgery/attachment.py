@@ -15,7 +15,7 @@ from shared_linear.surgery.verification import matching
 
 def next_number(model: chainer.Link) -> int:
     """A number after those of all edits that act in a model."""
-    holders = [holder for link in model.links()
+    holders = [holder for _, link in model.namedlinks()
                if (holder := holder_of(link)) is not None]
     return 1 + max((
         edit.number for holder in holders
@@ -104,7 +104,8 @@ def warn_of_optimizer(model: chainer.Link, layer: chainer.Link) -> None:
 
 def detach(model: chainer.Link, uids: set[str]) -> None:
     """Takes edits off everything below a model."""
-    links = [link for link in model.links() if holder_of(link) is not None]
+    links = [link for _, link in model.namedlinks()
+             if holder_of(link) is not None]
     for link in links:
         edited.hold(link).drop(uids)
     for link in links:

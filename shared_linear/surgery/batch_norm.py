@@ -1,5 +1,5 @@
 """Folds batch normalization into the layer before it, or behind it."""
-from collections.abc import Callable
+import warnings
 from typing import Any, NamedTuple
 
 import chainer
@@ -9,48 +9,20 @@ import numpy
 from shared_linear.surgery import edited
 from shared_linear.surgery.addresses import Pattern
 from shared_linear.surgery.attachment import attach, next_number
-from shared_linear.surgery.foldable import CannotFold, Weights, foldable
+from shared_linear.surgery.fold_report import Folded, FoldReport
+from shared_linear.surgery.foldable import (
+    CannotFold,
+    Weights,
+    foldable,
+    why_not_foldable,
+    why_not_plain,
+)
 from shared_linear.surgery.graph import Graph
 from shared_linear.surgery.kinds import Remove
 from shared_linear.surgery.nodes import Node, Value
+from shared_linear.surgery.preservation import preserved, transaction
+from shared_linear.surgery.ties import find_ties
 from shared_linear.surgery.trace import Example, record_quietly
-
-
-class Folded(NamedTuple):
-
-    """What became of one batch normalization.
-
-    Attributes:
-        path (str): Path of the batch normalization.
-        into (str): Path of the layer that it was folded into, or ``None``.
-        reason (str): Why it was left alone, or ``''``.
-
-    """
-
-    path: str
-    into: 'str | None'
-    reason: str
-
-    def __str__(self) -> str:
-        if self.into is not None:
-            return f'{self.path} folded into {self.into}'
-        return f'{self.path} left alone: {self.reason}'
-
-
-class FoldReport(list[Folded]):
-
-    """What :func:`fold_batch_normalization` did, in the model's order."""
-
-    @property
-    def folded(self) -> list[Folded]:
-        return [one for one in self if one.into is not None]
-
-    @property
-    def left_alone(self) -> list[Folded]:
-        return [one for one in self if one.into is None]
-
-    def __str__(self) -> str:
-        return '\n'.join(str(one) for one in self)
 
 
 class Fold(Remove):
@@ -119,25 +91,37 @@ def fold_batch_normalization(model: chainer.Link, x: Any) -> FoldReport:
         /1 folded into /0
 
     """
+    if not isinstance(model, chainer.Link):
+        raise TypeError('batch normalization is folded in a chainer.Link, '
+                        f'not in a {type(model).__name__}')
     example = Example(x if isinstance(x, tuple) else (x,), {})
     edited.settle(model, example.args, example.kwargs)
     folded: dict[str, Folded] = {}
-    while True:
-        graphs = [record_quietly(model, example, train)
-                  for train in (False, True)]
-        left = _fold_some(model, graphs, folded)
-        if left is None:
-            continue
-        report = {**left, **folded}
-        return FoldReport(
-            report[path] for path, link in model.namedlinks()
-            if path in report)
+    with transaction(model):
+        trained = any(param.update_rule is not None
+                      for param in model.params())
+        left = None
+        while left is None:
+            graphs = [record_quietly(model, example, train)
+                      for train in (False, True)]
+            left = _fold_some(model, graphs, folded)
+        new = [one.into for one in folded.values() if one.new_bias]
+        if trained and new:
+            warnings.warn(
+                'an optimizer was set up before biases were added to '
+                f'{", ".join(map(str, new))}, and does not train them: call '
+                'optimizer.setup(model) again, which begins with a new state',
+                stacklevel=2)
+    report = {**left, **folded}
+    return FoldReport(
+        report[path] for path, link in model.namedlinks() if path in report)
 
 
 def _fold_some(model: chainer.Link, graphs: list[Graph],
                folded: dict[str, Folded]) -> 'dict[str, Folded] | None':
     """Folds what these runs allow; where nothing, tells why."""
     touched: set[int] = set()
+    ties = find_ties(model)
     left = {}
     for path, link in model.namedlinks():
         if not isinstance(link, L.BatchNormalization) or path in folded:
@@ -145,12 +129,14 @@ def _fold_some(model: chainer.Link, graphs: list[Graph],
         reasons = []
         for attempt in _forwards, _backwards:
             try:
-                into = attempt(model, path, link, graphs, touched)
+                _check_plain(link, L.BatchNormalization)
+                _check_ties(path, ties)
+                fold = attempt(path, link, graphs)
+                _check_ties(fold.node.address, ties)
+                folded[path] = _carry_out(model, path, fold, touched)
+                break
             except CannotFold as reason:
                 reasons.append(str(reason))
-            else:
-                folded[path] = Folded(path, into, '')
-                break
         else:
             left[path] = Folded(path, None, '; '.join(dict.fromkeys(reasons)))
     return None if touched else left
@@ -162,6 +148,8 @@ def _call(graph: Graph, link: chainer.Link, what: str) -> Node:
         raise CannotFold(f'{what} does not run on this input')
     if len(calls) > 1:
         raise CannotFold(f'{what} runs {len(calls)} times')
+    if not calls[0].inputs or not calls[0].outputs:
+        raise CannotFold(f'{what} is not called with an array and returns one')
     return calls[0]
 
 
@@ -185,8 +173,46 @@ def _own_weight(graph: Graph, link: Any, path: str) -> None:
                         f'{value.readers[-1][0].address}, too')
 
 
-def _forwards(model: chainer.Link, path: str, normalization: Any,
-              graphs: list[Graph], touched: set[int]) -> str:
+class Attempt(NamedTuple):
+
+    """A fold that the graph allows.
+
+    Attributes:
+        node (Node): The call of the layer.
+        normalization (~chainer.Link): The batch normalization.
+        given (Value): What the layer is to read.
+        wanted (Value): What it is to compute.
+        forwards (bool): Whether the layer comes first.
+
+    """
+
+    node: Node
+    normalization: Any
+    given: Value
+    wanted: Value
+    forwards: bool
+
+    def weights(self) -> Weights:
+        link = self.node.link
+        scale, shift = _affine(self.normalization)
+        how = foldable(link)
+        return (how.outputs if self.forwards else how.inputs)(
+            link, scale, shift)
+
+
+def _check_plain(link: chainer.Link, base: Any) -> None:
+    why = why_not_plain(link, base)
+    if why is not None:
+        raise CannotFold(f'it {why}')
+
+
+def _check_ties(path: str, ties: dict[str, str]) -> None:
+    if path in ties:
+        raise CannotFold(f'{path} shares a parameter with {ties[path]}')
+
+
+def _forwards(path: str, normalization: Any,
+              graphs: list[Graph]) -> Attempt:
     layers = []
     for graph in graphs:
         call = _call(graph, normalization, 'it')
@@ -202,16 +228,13 @@ def _forwards(model: chainer.Link, path: str, normalization: Any,
         _own_weight(graph, layer.link, layer.address)
         layers.append(layer)
     _same(layers)
-    scale, shift = _affine(normalization)
-    node = layers[0]
-    return _fold(model, path, normalization, node, touched,
-                 lambda link: foldable(link).outputs(link, scale, shift),
-                 node.inputs[0],
-                 _call(graphs[0], normalization, 'it').outputs[0], True)
+    return Attempt(
+        layers[0], normalization, layers[0].inputs[0],
+        _call(graphs[0], normalization, 'it').outputs[0], True)
 
 
-def _backwards(model: chainer.Link, path: str, normalization: Any,
-               graphs: list[Graph], touched: set[int]) -> str:
+def _backwards(path: str, normalization: Any,
+               graphs: list[Graph]) -> Attempt:
     layers = []
     for graph in graphs:
         call = _call(graph, normalization, 'it')
@@ -226,12 +249,10 @@ def _backwards(model: chainer.Link, path: str, normalization: Any,
         _own_weight(graph, layer.link, layer.address)
         layers.append(layer)
     _same(layers)
-    scale, shift = _affine(normalization)
-    node = layers[0]
-    return _fold(model, path, normalization, node, touched,
-                 lambda link: foldable(link).inputs(link, scale, shift),
-                 _call(graphs[0], normalization, 'it').inputs[0],
-                 node.outputs[0], False)
+    return Attempt(
+        layers[0], normalization,
+        _call(graphs[0], normalization, 'it').inputs[0],
+        layers[0].outputs[0], False)
 
 
 def _same(layers: list[Node]) -> None:
@@ -259,59 +280,74 @@ def _affine(normalization: Any) -> tuple[Any, Any]:
     return scale, shift
 
 
-def _fold(model: chainer.Link, path: str, normalization: Any, node: Node,
-          touched: set[int], weights: Callable[[Any], Weights],
-          given: Value, wanted: Value, forwards: bool) -> str:
-    layer = node.link
+def _carry_out(model: chainer.Link, path: str, fold: Attempt,
+               touched: set[int]) -> Folded:
+    layer: Any = fold.node.link
+    address = fold.node.address
     if id(layer) in touched:
         # Its recorded values are from before; the next round sees it again.
         raise CannotFold('its neighbour was folded in this round')
     if layer.W.array is None:
-        raise CannotFold(f'{node.address} is not initialized yet')
-    W, b = weights(layer)
-    old_W = layer.W.array
-    dtype = old_W.dtype
-    added = layer.b is None
-    old_b = None if added else layer.b.array
-    layer.W.array = W.astype(dtype)
-    if added:
-        with layer.init_scope():
-            layer.b = chainer.Parameter(b.astype(dtype))
-    else:
-        layer.b.array = b.astype(dtype)
-    difference = _difference(layer, given, wanted)
-    # Ten thousand roundings, which is far more than ever add up.
-    if not difference <= 1e4 * numpy.finfo(dtype).eps:
-        layer.W.array = old_W
+        raise CannotFold(f'{address} is not initialized yet')
+    dtype, added = layer.W.dtype, layer.b is None
+    with transaction(layer, fold.normalization):
+        W, b = fold.weights()
+        layer.W.array = W.astype(dtype)
         if added:
-            del layer.b
-            layer.b = None
+            with layer.init_scope():
+                layer.b = chainer.Parameter(b.astype(dtype))
         else:
-            layer.b.array = old_b
-        raise CannotFold(
-            f'with it, {node.address} moves by {difference:.1e} of its '
-            'greatest value')
+            layer.b.array = b.astype(dtype)
+        difference = _difference(fold)
+        # Ten thousand roundings, which is far more than ever add up.
+        if not difference <= 1e4 * numpy.finfo(dtype).eps:
+            raise CannotFold(
+                f'with it, {address} moves by {difference:.1e} of its '
+                'greatest value')
+        why = why_not_foldable(layer)
+        if why is not None:
+            raise CannotFold(
+                f'{address} {why}, which may do otherwise on other inputs')
+        _neutralize(fold.normalization,
+                    layer.b.array if added and fold.forwards else None)
     touched.add(id(layer))
-    _neutralize(normalization, layer.b.array if added and forwards else None)
     edit = Fold([Pattern(path)], 'fold', input=0)
     edit.into = dict((id(link), p) for p, link in model.namedlinks())[
         id(layer)]
-    edit.added_bias = added and forwards
+    edit.added_bias = added and fold.forwards
     edit.number = next_number(model)
     edit.confirmed = True
     attach(model, edit, None, [])
-    return edit.into
+    return Folded(path, edit.into, '', added)
 
 
-def _difference(layer: chainer.Link, given: Value, wanted: Value) -> float:
+def _difference(fold: Attempt) -> float:
     """The greatest difference on the example, relative to the greatest."""
-    with chainer.using_config('train', False), chainer.no_backprop_mode():
-        got = layer(given.array)
-    if got.shape != wanted.shape:
+    args, kwargs = fold.node.given
+    read = fold.node.inputs[0]
+
+    def argument(x: Any) -> Any:
+        if x is read:
+            return fold.given.array
+        return chainer.Variable(x.array) if isinstance(x, Value) else x
+
+    layer = fold.node.link
+    try:
+        with preserved(layer), chainer.using_config('train', False), \
+                chainer.no_backprop_mode():
+            got = layer(*(argument(x) for x in args),
+                        **{key: argument(x) for key, x in kwargs.items()})
+    except Exception as error:
+        raise CannotFold(
+            f'with it, {fold.node.address} fails, by '
+            f'{type(error).__name__}') from error
+    wanted: Any = fold.wanted.array
+    if (not isinstance(got, chainer.Variable) or got.shape != wanted.shape
+            or wanted.size == 0):
         return float('inf')
     xp = chainer.backend.get_array_module(got.array)
-    greatest = float(xp.abs(wanted.array).max())
-    difference = float(xp.abs(got.array - wanted.array).max())
+    greatest = float(xp.abs(wanted).max())
+    difference = float(xp.abs(got.array - wanted).max())
     return difference / (greatest or 1.)
 
 

@@ -1,15 +1,21 @@
 """The class of a link that holds edits: its author's class, and a little."""
+import functools
+import os
 import threading
+import types
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import chainer
 
+from shared_linear.surgery import turns
 from shared_linear.surgery.callables import class_of
 from shared_linear.surgery.holding import Holder, holder_of
 from shared_linear.surgery.interposition import local
 from shared_linear.surgery.kinds import Edit
+from shared_linear.surgery.methods import own_methods
 from shared_linear.surgery.run import Run
 
 # Called with a model and its arguments before the first run of new edits.
@@ -27,8 +33,10 @@ class Edited(chainer.Link):
 
     A link that holds edits is of a class of the same name that derives from
     this one and from the class that its author gave it. It is still an
-    instance of that class. Layers that were inserted belong to it as
-    children do, by their names, though no container runs them.
+    instance of that class. Layers that were inserted belong to it by their
+    names: they are saved, moved, trained and copied with it. But they are no
+    children, since an author's code may run its children; nor does links()
+    tell of them while the author's code runs.
 
     """
 
@@ -61,17 +69,26 @@ class Edited(chainer.Link):
         args = tuple(base if x is cls else x for x in reduced[1])
         return (_rebuild, (make, args, self._surgery), *reduced[2:])
 
-    # The layers are children, and their names paths.
+    # The names of the layers are paths.
 
     def children(self) -> Iterator[chainer.Link]:
         yield from super().children()
-        for _, layer in held(self):
-            yield layer
+        if local.shows_layers:
+            for _, layer in held(self):
+                yield layer
 
     def links(self, skipself: bool = False) -> Iterator[chainer.Link]:
         yield from super().links(skipself)
-        for _, layer in held(self):
-            yield from layer.links()
+        if local.run is None:
+            for _, layer in held(self):
+                yield from layer.links()
+
+    def __str__(self) -> str:
+        before, local.shows_layers = local.shows_layers, True
+        try:
+            return super().__str__()
+        finally:
+            local.shows_layers = before
 
     def namedlinks(self, skipself: bool = False,
                    ) -> Iterator[tuple[str, chainer.Link]]:
@@ -137,7 +154,7 @@ class Edited(chainer.Link):
 def settle(link: chainer.Link, args: tuple[Any, ...],
            kwargs: dict[str, Any]) -> None:
     """Tries the edits that no run has tried yet, on these arguments."""
-    if any(not edit.confirmed for below in link.links()
+    if any(not edit.confirmed for _, below in link.namedlinks()
            for edit in made_on(below)):
         for check in before_first_run:
             check(link, args, kwargs)
@@ -164,11 +181,64 @@ def _enter(link: chainer.Link, original: Callable[..., Any],
     if isinstance(run, Run) and not run.inside and id(link) in run.paths:
         return run.call(link, original, args, kwargs, pending)
     settle(link, args, kwargs)
+    turns.gate(link)
     run = Run(link)
     with run.under_way():
         result = run.call(link, original, args, kwargs, pending)
+    holder = holder_of(link)
+    if holder is not None and run.begins:
+        holder.begins = {**holder.begins, **run.begins}
     _notice(run, args, kwargs)
     return result
+
+
+def _enter_method(link: chainer.Link, name: str, original: Callable[..., Any],
+                  args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Runs another method than the call, in which the edits act as well.
+
+    It is not tried beforehand: it may be a whole training.
+    """
+    run = local.run
+    if isinstance(run, Run) and not run.inside and id(link) in run.paths:
+        return run.method(link, name, original, args, kwargs)
+    turns.gate(link)
+    holder = holder_of(link)
+    begun = [] if holder is None else holder.begins.get(name, [])
+    run = Run(link, begun=begun)
+    with run.under_way():
+        result = run.method(link, name, original, args, kwargs)
+    if isinstance(result, types.GeneratorType):
+        return _stepwise(run, link, result)
+    _say_partly(run, name)
+    return result
+
+
+def _stepwise(run: Run, link: chainer.Link, generator: Any) -> Any:
+    """What a method yields, each step of it in the run."""
+    def step(value: Any) -> Any:
+        with run.under_way():
+            return run.method(link, 'send', generator.send, (value,), {})
+
+    value = None
+    try:
+        while True:
+            try:
+                item = step(value)
+            except StopIteration as end:
+                return end.value
+            value = yield item
+    finally:
+        generator.close()
+
+
+def _say_partly(run: Run, name: str) -> None:
+    for edit in sorted(run.partly, key=lambda edit: edit.number):
+        if name not in edit.warned:
+            edit.warned = edit.warned | {name}
+            warnings.warn(
+                f'{edit}: {name}() runs in several places of the model, and '
+                'the edit is made for one of them: where it is called by '
+                'itself, it counts as the first', stacklevel=4)
 
 
 def _notice(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -177,7 +247,8 @@ def _notice(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     for path, holder in run.holders:
         for edit in holder.made:
             if edit.uid in run.acted:
-                edit.modes.add(train)
+                if train not in edit.modes:
+                    edit.modes = edit.modes | {train}
                 edit.confirmed = True
             elif train in edit.modes:
                 for check in after_missing:
@@ -198,8 +269,27 @@ def edited_class(base: type) -> type:
                 'surgery_base': base, '__module__': base.__module__,
                 '__qualname__': base.__qualname__, '__doc__': base.__doc__}
             cls = type(base)(base.__name__, (Edited, base), body)
+            for name in own_methods(base):
+                setattr(cls, name, _entering(name, getattr(base, name)))
             _classes[base] = cls
         return cls
+
+
+def _entering(name: str, original: Callable[..., Any]) -> Any:
+    @functools.wraps(original)
+    def method(self: chainer.Link, *args: Any, **kwargs: Any) -> Any:
+        return _enter_method(
+            self, name, functools.partial(original, self), args, kwargs)
+
+    return method
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def hold(link: chainer.Link) -> Holder:

@@ -21,6 +21,7 @@ from shared_linear.surgery.kinds import (
     Replace,
     Rewire,
 )
+from shared_linear.surgery.preservation import transaction
 from shared_linear.surgery.trace import Example, examples_of
 
 Address = str | Sequence[str]
@@ -250,9 +251,10 @@ def revert(model: chainer.Link, name: 'str | None' = None) -> chainer.Link:
         raise EditError(
             f'no edit is named {name!r}; the names are '
             f'{", ".join(names) or "none, as there are no edits"}')
-    for one in reversed(chosen):
-        one.edit.undo(model, one.path)
-    detach(model, {one.edit.uid for one in chosen})
+    with transaction(model):
+        for one in reversed(chosen):
+            one.edit.undo(model, one.path)
+        detach(model, {one.edit.uid for one in chosen})
     return model
 
 
@@ -319,15 +321,16 @@ def _make(model: chainer.Link, edit: Edit, layer: 'chainer.Link | None',
     if not isinstance(model, chainer.Link):
         raise TypeError(
             f'only a chainer.Link can be edited, not {type(model).__name__}')
-    edit.number = next_number(model)
-    if layer is not None:
-        warn_of_optimizer(model, layer)
     if x is not None:
         args = x if isinstance(x, tuple) else (x,)
         examples = {chainer.config.train: Example(args, {})}
     else:
         examples = examples_of(model)
-    if examples:
-        trial.verified(model, model, '', edit, layer, examples, exact)
-    else:
-        attach(model, edit, layer, [], exact)
+    with transaction(model, *([] if layer is None else [layer])):
+        edit.number = next_number(model)
+        if layer is not None:
+            warn_of_optimizer(model, layer)
+        if examples:
+            trial.verified(model, model, '', edit, layer, examples, exact)
+        else:
+            attach(model, edit, layer, [], exact)

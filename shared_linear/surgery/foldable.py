@@ -7,6 +7,8 @@ import chainer
 import chainer.links as L
 import numpy
 
+from shared_linear.surgery.callables import class_of
+
 Weights = tuple[Any, Any]
 
 
@@ -35,6 +37,24 @@ class Foldable(NamedTuple):
 
 _foldable: 'weakref.WeakKeyDictionary[type, Foldable]' = (
     weakref.WeakKeyDictionary())
+
+
+def why_not_plain(link: chainer.Link, base: type) -> 'str | None':
+    """Why a link may compute something else than its base class, or not."""
+    for name in '__call__', 'forward':
+        if (getattr(class_of(link), name) is not getattr(base, name)
+                or name in vars(link)):
+            return (f'is a {class_of(link).__name__}, with a {name} of its '
+                    'own')
+    return None
+
+
+def why_not_foldable(link: chainer.Link) -> 'str | None':
+    """Why what is known of the class of a link may not hold for it."""
+    for cls in type(link).__mro__:
+        if cls in _foldable:
+            return why_not_plain(link, cls)
+    return None
 
 
 def foldable(link: chainer.Link) -> Any:

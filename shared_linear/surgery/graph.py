@@ -41,10 +41,22 @@ class Graph:
         self.edits: list[Any] = []
         self.train = train
         self._nodes: dict[str, Node] = {}
+        self._order: list[str] = []
 
     def add(self, node: Node) -> None:
         (self.calls if node.is_call else self.functions).append(node)
         self._nodes[node.address] = node
+        self._order.append(node.address)
+
+    def skip(self, node: Node, edit: str) -> None:
+        node.skipped = edit
+        self.skipped.append(node)
+        self._order.append(node.address)
+
+    @property
+    def places(self) -> list[str]:
+        """As :attr:`addresses`, with those that edits took out of the run."""
+        return list(self._order)
 
     @property
     def addresses(self) -> list[str]:

@@ -39,10 +39,16 @@ class Holder:
         layers (dict): The layers that it holds, by name.
         shared (dict): Name of the layer of an edit, by the edit's uid.
         each (dict): Name of the layer of an edit at one site.
+        begins (dict): Where methods of the link begin in its call: what had
+            run by then, and how often, by the name of the method.
 
     """
 
+    # Of pickles of 0.1, which have none.
+    begins: dict[str, list[dict[tuple[str, str], int]]] = {}
+
     def __init__(self) -> None:
+        self.begins = {}
         self.made: tuple[Edit, ...] = ()
         self.bindings: tuple[Binding, ...] = ()
         self.layers: dict[str, chainer.Link] = {}
@@ -60,6 +66,7 @@ class Holder:
         new.made, new.bindings = self.made, self.bindings
         new.shared, new.each = dict(self.shared), dict(self.each)
         new._edit_of = dict(self._edit_of)
+        new.begins = dict(self.begins)
         for name, layer in self.layers.items():
             new.layers[name] = layer.copy(mode)
             new.layers[name].name = name
@@ -130,9 +137,9 @@ class Holder:
 
 def free_name(owner: chainer.Link, name: str) -> str:
     """``name``, or ``name_1`` and so on where the link has such a name."""
-    taken = {child.name for child in owner.children()}
+    taken = {path for path, _ in owner.namedlinks(skipself=True)}
     candidate, n = name, 0
-    while candidate in taken or hasattr(owner, candidate):
+    while f'/{candidate}' in taken or hasattr(owner, candidate):
         n += 1
         candidate = f'{name}_{n}'
     return candidate

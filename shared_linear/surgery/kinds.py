@@ -36,6 +36,8 @@ class Edit:
     kind = ''
     # Whether the function or link itself does not run any more.
     stands_in = False
+    # Names of methods for which it was said that it acts in a part of them.
+    warned: frozenset[str] = frozenset()
     # Whether an input comes from elsewhere.
     rewires = False
 

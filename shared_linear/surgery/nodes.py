@@ -53,6 +53,8 @@ class Node:
             ``None``.
         skipped (str): The edit that took it out, or ``None``. Only skipped
             nodes in :attr:`Graph.skipped` have one.
+        given (tuple): Positional arguments and keywords of the call of a
+            link, with what flowed there as :class:`Value`.
         kind (type): Class of the function or of the link.
         owner (~chainer.Link): The link that it ran in.
         site (str): Its name, counted within that one call of the owner.
@@ -69,6 +71,7 @@ class Node:
         self.link = link
         self.path = path
         self.inputs: tuple[Value, ...] = ()
+        self.given: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
         self.outputs: tuple[Value, ...] = ()
         self.owner = owner
         self.site = site

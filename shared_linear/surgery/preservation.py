@@ -1,7 +1,7 @@
 """Runs a model and puts everything back that the run changed."""
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import chainer
@@ -9,99 +9,117 @@ import numpy
 from chainer import reporter
 from chainer.backends import cuda
 
-_CONTAINERS = (list, dict, set)
+from shared_linear.surgery import interposition, turns
+from shared_linear.surgery.callables import class_of
+from shared_linear.surgery.holding import Holder
+from shared_linear.surgery.state import State
+
+
+def all_links(model: chainer.Link) -> list[chainer.Link]:
+    """Every link once, inserted layers with them, whoever asks."""
+    return list({id(link): link for _, link in model.namedlinks()}.values())
 
 
 @contextlib.contextmanager
-def preserved(model: chainer.Link) -> Iterator[None]:
+def examination(*models: chainer.Link) -> Iterator[list[chainer.Link]]:
+    """Waits until no other thread runs the models, and keeps others out."""
+    links = [link for model in models for link in all_links(model)]
+    with interposition.watched(links):
+        with turns.turn(links, class_of(models[0]).__name__):
+            yield links
+
+
+@contextlib.contextmanager
+def transaction(*models: chainer.Link) -> Iterator[None]:
+    """All or nothing: what ends by an exception has changed nothing.
+
+    The models, all that they hold, their classes and edits, and the states
+    of ``numpy.random``, ``random`` and CuPy's generator are then as before,
+    bit for bit.
+
+    """
+    with examination(*models) as links:
+        state, put_back = State(links), _random_numbers()
+        try:
+            yield
+        except BaseException:
+            state.restore()
+            put_back()
+            raise
+
+
+@contextlib.contextmanager
+def unchanged(model: chainer.Link, args: Any = (),
+              leave: Iterable[chainer.Link] = ()) -> Iterator[None]:
+    """Puts back all that a model holds, and the random numbers, at the end.
+
+    Args:
+        model (~chainer.Link): The model. Its edits stay as they become.
+        args: What it is called with, which is put back, too.
+        leave (iterable of ~chainer.Link): Links that stay as they become.
+
+    """
+    with examination(model) as links:
+        state = State([*links, args], (Holder,), leave)
+        put_back = _random_numbers()
+        try:
+            yield
+        finally:
+            state.restore()
+            put_back()
+
+
+@contextlib.contextmanager
+def preserved(model: chainer.Link, args: Any = (),
+              leave: Iterable[chainer.Link] = ()) -> Iterator[None]:
     """Puts back the state of a model, of the random generators and hooks.
 
-    Running statistics, recurrent states, whatever a link assigns to its
-    attributes, parameters that the first run initializes, the states of
+    Running statistics, recurrent states, whatever a link keeps in whatever
+    container, parameters that the first run initializes, the states of
     ``numpy.random``, ``random`` and CuPy's generator, and what is reported
     are as before when the context ends, however it ends. Hooks that are set
     for a thread are not called within it.
 
+    Args:
+        model (~chainer.Link): The model.
+        args: What it is called with, which is put back, too.
+        leave (iterable of ~chainer.Link): Links that stay as they become.
+
     """
-    links = list(model.links())
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_random_states())
-        stack.enter_context(_no_hooks())
-        stack.enter_context(_no_reports())
-        for link in links:
-            stack.callback(_restore_attributes, link, dict(link.__dict__),
-                           _contents(link))
-        for param in model.params():
-            if not param.is_initialized:
-                stack.callback(_uninitialize, param, param._grad,
-                               param._grad_valid)
+    with unchanged(model, args, leave), _no_hooks(), _no_reports():
+        # CuPy's state cannot be read; another generator takes its place.
+        if _has_gpu():
+            cuda.cupy.random.set_random_state(
+                cuda.cupy.random.RandomState(seed=0))
         yield
 
 
-def _contents(link: chainer.Link) -> list[tuple[Any, Any]]:
-    contents = []
-    for value in link.__dict__.values():
-        if isinstance(value, chainer.get_array_types()):
-            contents.append((value, value.copy()))
-        elif type(value) in _CONTAINERS:
-            contents.append((value, value.copy()))
-        elif isinstance(value, numpy.random.RandomState):
-            contents.append((value, value.get_state()))
-        elif isinstance(value, numpy.random.Generator):
-            contents.append((value, value.bit_generator.state))
-    return contents
+def _has_gpu() -> bool:
+    # CuPy may be there without a GPU: a cluster's login node, say.
+    return bool(cuda.available and cuda.cupy.cuda.is_available())
 
 
-def _restore_attributes(link: chainer.Link, attributes: dict[str, Any],
-                        contents: list[tuple[Any, Any]]) -> None:
-    link.__dict__.clear()
-    link.__dict__.update(attributes)
-    for value, before in contents:
-        if isinstance(value, chainer.get_array_types()):
-            value[...] = before
-        elif isinstance(value, list):
-            value[:] = before
-        elif isinstance(value, numpy.random.RandomState):
-            value.set_state(before)
-        elif isinstance(value, numpy.random.Generator):
-            value.bit_generator.state = before
-        else:
-            value.clear()
-            value.update(before)
-
-
-def _uninitialize(param: chainer.Parameter, grad: Any,
-                  grad_valid: bool) -> None:
-    param._set_array(None, layout_check=False)
-    param._grad = grad
-    param._grad_valid = grad_valid
-
-
-@contextlib.contextmanager
-def _random_states() -> Iterator[None]:
+def _random_numbers() -> Callable[[], None]:
     legacy, python = numpy.random.get_state(), random.getstate()
     device = before = None
-    # CuPy may be there without a GPU: a cluster's login node, say.
-    if cuda.available and cuda.cupy.cuda.is_available():
-        # CuPy's state cannot be read; another generator takes its place.
+    if _has_gpu():
         device = cuda.cupy.cuda.Device()
         before = cuda.cupy.random.get_random_state()
-        cuda.cupy.random.set_random_state(
-            cuda.cupy.random.RandomState(seed=0))
-    try:
-        yield
-    finally:
+
+    def put_back() -> None:
         numpy.random.set_state(legacy)
         random.setstate(python)
         if device is not None:
             with device:
                 cuda.cupy.random.set_random_state(before)
 
+    return put_back
+
 
 @contextlib.contextmanager
 def _no_hooks() -> Iterator[None]:
     kinds = chainer.get_function_hooks(), chainer._get_link_hooks()
-    before = [dict(hooks) for hooks in kinds]
+    before: list[Any] = [dict(hooks) for hooks in kinds]
     for hooks in kinds:
         hooks.clear()
     try:

@@ -8,7 +8,12 @@ from shared_linear.surgery.callables import class_of
 from shared_linear.surgery.graph import Graph
 from shared_linear.surgery.kinds import Edit
 from shared_linear.surgery.nodes import Value, arguments
-from shared_linear.surgery.place import Place, Surroundings, outputs_of
+from shared_linear.surgery.place import (
+    Place,
+    Surroundings,
+    is_array,
+    outputs_of,
+)
 
 
 class Recorder:
@@ -41,10 +46,14 @@ class Recorder:
         return arguments(place.subject)
 
     def record(self, place: Place, described: tuple[type, dict[str, Any]],
-               inputs: Sequence[Any],
+               inputs: Sequence[Any], kwargs: dict[str, Any],
                outputs: Sequence[chainer.Variable]) -> None:
         node = place.node(*described)
         node.inputs = self._read(inputs)
+        if node.is_call:
+            node.given = (
+                tuple(self._given(x) for x in inputs),
+                {key: self._given(x) for key, x in kwargs.items()})
         if not node.is_call:
             for i, value in enumerate(node.inputs):
                 value.readers.append((node, i))
@@ -64,8 +73,7 @@ class Recorder:
         node = place.node(*self.arguments(place))
         node.inputs = self._read(inputs)
         node.outputs = tuple(self._value(y) for y in outputs)
-        node.skipped = str(edit)
-        self.graph.skipped.append(node)
+        self.graph.skip(node, str(edit))
 
     def hide(self, run: Surroundings, link: chainer.Link,
              function: chainer.FunctionNode) -> None:
@@ -82,9 +90,11 @@ class Recorder:
             self.graph.outputs.append(value)
         self.graph.edits = sorted(edits, key=lambda edit: edit.number)
 
+    def _given(self, x: Any) -> Any:
+        return self._value(x) if is_array(x) else x
+
     def _read(self, inputs: Sequence[Any]) -> tuple[Value, ...]:
-        arrays = (chainer.Variable, *chainer.get_array_types())
-        return tuple(self._value(x) for x in inputs if isinstance(x, arrays))
+        return tuple(self._value(x) for x in inputs if is_array(x))
 
     def _value(self, x: Any) -> Value:
         key = x.node if isinstance(x, chainer.Variable) else x
@@ -117,11 +127,10 @@ class Recorder:
     def name_inputs(self, args: Sequence[Any],
                     kwargs: dict[str, Any]) -> None:
         """Labels the model's own inputs."""
-        arrays = (chainer.Variable, *chainer.get_array_types())
         given = [(str(i), x) for i, x in enumerate(args)]
         given += list(kwargs.items())
         for name, x in given:
-            if isinstance(x, arrays):
+            if is_array(x):
                 array = x.array if isinstance(x, chainer.Variable) else x
                 label = 'input' if len(given) == 1 else f'input {name}'
                 self._keep(x, Value(array, label))

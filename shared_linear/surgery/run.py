@@ -4,8 +4,8 @@ The user's own ``forward`` runs. Each function and each call of a link gets
 its address, and the edits bound to that address act on its inputs, in its
 place, or on its outputs.
 """
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import chainer
@@ -38,6 +38,9 @@ class Frame:
         self.sites: dict[str, int] = {}
 
 
+Begun = dict[tuple[str, str], int]
+
+
 class Scope:
 
     """Counts and remembered values since one link's call began.
@@ -59,14 +62,21 @@ class Run:
     Args:
         root (~chainer.Link): The model.
         recorder (Recorder): Told of everything that runs, if given.
+        begun (list of dict): How often what had run, by the path of its link
+            and its name, when the method that is called by itself begins in
+            a call of the model; several where it begins in several places.
 
     """
 
     def __init__(self, root: chainer.Link,
-                 recorder: 'Recorder | None' = None) -> None:
+                 recorder: 'Recorder | None' = None,
+                 begun: Sequence[Begun] = ()) -> None:
         self.root = root
+        self.without = local.without
         self.recorder = recorder
         self.frame: Frame | None = None
+        # Entered by another method than the call of the root.
+        self.by_method = False
         # Within a function's own forward (as F.forget's), which backward
         # may run again without any of this.
         self.inside = 0
@@ -74,12 +84,28 @@ class Run:
         self._scope_of: dict[str, Scope] = {}
         self.on_adopt: list[Callable[[chainer.Link], Any]] = []
         self.acted: set[str] = set()
+        # Edits that act in one of the places of a method and not in others.
+        self.partly: set[Edit] = set()
         self.shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
         self.paths: dict[int, str] = {}
+        self._links: list[chainer.Link] = []
         self.parents: dict[int, tuple[chainer.Link, str]] = {}
         self.names: set[tuple[int, str]] = set()
         self.holders: list[tuple[str, Holder]] = []
         self._walk(root, '')
+        # Where methods of the root begin in its call.
+        self.begins: dict[str, list[Begun]] = {}
+        self._elsewhere: list[Scope] = []
+        for i, counts in enumerate(begun):
+            scope = Scope()
+            links = {path: key for key, path in self.paths.items()}
+            scope.counts = {
+                (links[path], name): n for (path, name), n in counts.items()
+                if path in links}
+            if i:
+                self._elsewhere.append(scope)
+            else:
+                self.scopes = [scope]
 
     def _walk(self, root: chainer.Link, prefix: str) -> None:
         by_path = {}
@@ -89,6 +115,7 @@ class Run:
                 continue
             by_path[path] = link
             self.paths[id(link)] = path
+            self._links.append(link)
             if link is not root:
                 parent, _, name = path.rpartition('/')
                 above = by_path[parent or '/']
@@ -111,18 +138,9 @@ class Run:
     def path(self, link: chainer.Link) -> str:
         return self.paths[id(link)]
 
-    @contextlib.contextmanager
-    def under_way(self) -> Iterator['Run']:
+    def under_way(self) -> AbstractContextManager[None]:
         """Installs this run in this thread, whatever happens in it."""
-        methods = interposition.called_methods(self.root.links())
-        before = local.run
-        interposition.install(methods)
-        local.run = self
-        try:
-            yield self
-        finally:
-            local.run = before
-            interposition.uninstall(methods)
+        return interposition.under_way(self, self._links)
 
     # Calls of links.
 
@@ -135,7 +153,7 @@ class Run:
             return self._framed(link, original, args, kwargs, pending)
         if link is self.root and not self.inside:
             # It calls itself: a call of its own, in nobody's frame.
-            return self._framed(link, original, args, kwargs, pending)
+            return self._called_anew(link, original, args, kwargs, pending)
         if self.inside or id(link) not in self.parents:
             # Not of this model: what it runs belongs to its caller.
             return original(*args, **kwargs)
@@ -152,6 +170,19 @@ class Run:
             place, bindings, list(args), kwargs,
             lambda inputs: self._framed(
                 link, original, inputs, kwargs, pending))
+
+    def _called_anew(self, link: chainer.Link, original: Callable[..., Any],
+                     args: Sequence[Any], kwargs: dict[str, Any],
+                     pending: bool) -> Any:
+        if not self.by_method:
+            return self._framed(link, original, args, kwargs, pending)
+        # Another method calls the model: addresses are those of its call.
+        before = self.scopes, self.by_method
+        self.scopes, self.by_method = [Scope()], False
+        try:
+            return self._framed(link, original, args, kwargs, pending)
+        finally:
+            self.scopes, self.by_method = before
 
     def _framed(self, link: chainer.Link, original: Callable[..., Any],
                 args: Sequence[Any], kwargs: dict[str, Any],
@@ -172,6 +203,28 @@ class Run:
             self.frame, self._scope_of = before
             if scoped:
                 self.scopes.pop()
+
+    def method(self, link: chainer.Link, name: str,
+               original: Callable[..., Any], args: Sequence[Any],
+               kwargs: dict[str, Any]) -> Any:
+        """Runs another method of a link, which is no call of it."""
+        frame = self.frame
+        if self.inside or id(link) not in self.paths:
+            return original(*args, **kwargs)
+        if frame is None:
+            self.by_method = True
+        elif frame.link is link:
+            if link is self.root and frame.parent is None:
+                self._note_beginning(name)
+            return original(*args, **kwargs)
+        return self._framed(link, original, args, kwargs, False)
+
+    def _note_beginning(self, name: str) -> None:
+        counts = {(self.paths[key], base): n for (key, base), n
+                  in self.scopes[0].counts.items() if key in self.paths}
+        known = self.begins.setdefault(name, [])
+        if counts not in known:
+            known.append(counts)
 
     def reaches_forward(self, link: chainer.Link) -> bool:
         """Whether this is the ``forward`` of a ``__call__`` under way."""
@@ -225,6 +278,7 @@ class Run:
             bindings = []
         elif len(self.scopes) == 1:
             bindings = holder.matching(name)
+            self._compare_elsewhere(owner, subject, base, holder, bindings)
         else:
             names = {id(self.scopes[0]): name}
             for scope in self.scopes[1:]:
@@ -233,7 +287,21 @@ class Run:
             bindings = [
                 binding for binding in holder.bindings if binding.matches(
                     names[id(self.scope_of(binding.edit.uid))])]
+        if self.without:
+            bindings = [binding for binding in bindings
+                        if binding.edit.uid not in self.without]
         return place, bindings
+
+    def _compare_elsewhere(
+            self, owner: chainer.Link, subject: Any, base: str,
+            holder: Holder, bindings: list[Binding]) -> None:
+        """Says so where an edit acts in one of the places of a method only.
+        """
+        for scope in self._elsewhere:
+            other = holder.matching(
+                self._counted(scope.counts, owner, subject, base))
+            for binding in {*bindings} ^ {*other}:
+                self.partly.add(binding.edit)
 
     def _counted(self, counts: dict[tuple[int, str], int],
                  owner: chainer.Link, subject: Any, base: str) -> str:
@@ -269,7 +337,8 @@ class Run:
                 # Its forward may add to its arguments.
                 arguments = recorder.arguments(place)
                 result = compute(inputs)
-                recorder.record(place, arguments, inputs, outputs_of(result))
+                recorder.record(
+                    place, arguments, inputs, kwargs, outputs_of(result))
                 recorder.rewired(place, inputs, edits)
         else:
             result = replacement.instead(place, inputs, kwargs)
@@ -298,7 +367,8 @@ class Run:
 
     def edits(self) -> list[Edit]:
         """The edits that were made on the links of the model."""
-        return [edit for _, holder in self.holders for edit in holder.made]
+        return [edit for _, holder in self.holders for edit in holder.made
+                if edit.uid not in self.without]
 
     def inserted(self, link: chainer.Link) -> 'str | None':
         while id(link) in self.parents:

@@ -8,7 +8,7 @@ import chainer
 
 from shared_linear.surgery.edited import settle
 from shared_linear.surgery.graph import Graph
-from shared_linear.surgery.preservation import preserved
+from shared_linear.surgery.preservation import preserved, unchanged
 from shared_linear.surgery.recorder import Recorder
 from shared_linear.surgery.run import Run
 
@@ -98,13 +98,13 @@ def record(model: chainer.Link, example: Example, train: bool,
     if device is not None and device != model.device:
         args, kwargs = _on_device(model, args), _on_device(model, kwargs)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(preserved(model))
+        stack.enter_context(preserved(model, (args, kwargs)))
         stack.enter_context(chainer.using_config('train', train))
         recorder = Recorder(model)
         recorder.name_inputs(args, kwargs)
         run = run_of(model, recorder)
         run.on_adopt.append(
-            lambda layer: stack.enter_context(preserved(layer)))
+            lambda layer: stack.enter_context(unchanged(layer)))
         with run.under_way():
             result = model(*args, **kwargs)
         recorder.finish(run.edits(), result)

@@ -10,7 +10,9 @@ from shared_linear.surgery.attachment import attach, detach
 from shared_linear.surgery.graph import Graph
 from shared_linear.surgery.holding import holder_of
 from shared_linear.surgery.kinds import Edit
+from shared_linear.surgery.preservation import transaction
 from shared_linear.surgery.trace import Example, record
+from shared_linear.surgery.turns import Busy
 from shared_linear.surgery.verification import (
     check_addresses,
     explain_array,
@@ -27,14 +29,10 @@ def verified(root: chainer.Link, link: chainer.Link, path: str, edit: Edit,
     _choose_case(edit, graphs, path)
     example = list(examples.values())[-1]
     check_addresses(root, edit, graphs, example, path)
-    try:
-        attach(link, edit, layer, graphs, exact, path)
-        for graph, example in zip(graphs, examples.values(), strict=True):
-            if matching(graph, edit, path):
-                try_edit(root, edit, graph, example)
-    except BaseException:
-        detach(root, {edit.uid})
-        raise
+    attach(link, edit, layer, graphs, exact, path)
+    for graph, example in zip(graphs, examples.values(), strict=True):
+        if matching(graph, edit, path):
+            try_edit(root, edit, graph, example)
     edit.confirmed = True
 
 
@@ -54,27 +52,46 @@ def _check_first_run(model: chainer.Link, args: tuple[Any, ...],
     if any(isinstance(x, Iterator) for x in (*args, *kwargs.values())):
         # A trial would leave nothing of it for the run.
         return
-    examples = {chainer.config.train: Example(args, kwargs)}
+    try:
+        with transaction(model):
+            _try_pending(model, {chainer.config.train: Example(args, kwargs)})
+    except Refused as refused:
+        detach(model, {refused.edit.uid})
+        raise refused.error from refused.error.__cause__
+    except Busy:
+        # The edits act untried rather than not at all.
+        return
+
+
+class Refused(Exception):
+
+    """An edit that the model cannot take."""
+
+    def __init__(self, edit: Edit, error: EditError) -> None:
+        super().__init__(str(error))
+        self.edit = edit
+        self.error = error
+
+
+def _try_pending(model: chainer.Link, examples: dict[bool, Example]) -> None:
     pending = []
     for path, link in model.namedlinks():
         for edit in edited.made_on(link):
+            # Another thread may have tried it while this one waited.
             if not edit.confirmed:
                 pending.append((edit, path, link, _layer_of(model, edit)))
     pending.sort(key=lambda one: one[0].number)
     detach(model, {edit.uid for edit, _, _, _ in pending})
-    while pending:
-        edit, path, link, layer = pending.pop(0)
+    for edit, path, link, layer in pending:
         path = '' if path == '/' else path
         try:
             verified(model, link, path, edit, layer, examples, False)
-        finally:
-            if not edit.confirmed:
-                for other, _, link, layer in pending:
-                    attach(link, other, layer, [])
+        except EditError as error:
+            raise Refused(edit, error) from error
 
 
 def _layer_of(model: chainer.Link, edit: Edit) -> 'chainer.Link | None':
-    for link in model.links():
+    for _, link in model.namedlinks():
         holder = holder_of(link)
         if holder is not None and edit.uid in holder.shared:
             return holder.layers[holder.shared[edit.uid]]

@@ -63,7 +63,7 @@ def check_addresses(model: chainer.Link, edit: Edit, graphs: list[Graph],
 def _check_source(model: chainer.Link, edit: Edit, pattern: Pattern,
                   reader: Node, graph: Graph, example: Example,
                   path: str) -> None:
-    addresses = graph.addresses
+    addresses = graph.places
     found = [address for address in addresses
              if (local := relative(address, path)) is not None
              and pattern.matches(local)]
