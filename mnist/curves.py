@@ -17,7 +17,8 @@ def load_matplotlib() -> None:
         import matplotlib
         matplotlib.use('Agg')
         import matplotlib.figure  # noqa: F401
-    except ImportError as e:
+    except Exception as e:
+        # ValueError of a wrong MPLBACKEND, and what it is built with fails.
         raise UserError(
             f'plots need matplotlib ({e}): pip install ".[train]", or pass '
             f'--no-plots') from e

@@ -74,6 +74,18 @@ def test_matplotlib_is_missing(refused, digits_dir, tmp_path, monkeypatch):
     assert not out.exists()
 
 
+def test_matplotlib_cannot_be_loaded(digits_dir, tmp_path):
+    """Its own errors are of any class, that of a wrong backend ValueError."""
+    process = subprocess.run(
+        [sys.executable, str(SCRIPT), *TINY, '--data', str(digits_dir)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, 'MPLBACKEND': 'nonsense'})
+    assert process.returncode == 2
+    line, = process.stderr.splitlines()
+    assert 'plots need matplotlib (' in line
+    assert "'nonsense' is not a valid value for backend" in line
+
+
 def test_matplotlib_is_not_asked_for_without_plots(digits_dir, tmp_path):
     code = '''if True:
         import sys
