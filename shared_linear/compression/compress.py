@@ -139,6 +139,7 @@ def compress(
     masks = _masks(mask, x, batches)
     held_out = _hold_out(batches)
     with capture.same_random_numbers(model) as wind_back:
+        batches = [model.device.send(batch) for batch in batches]
         work = _Work(
             model, batches, masks, held_out, exclude, wind_back, seed,
             n_sweeps, progress)
@@ -381,9 +382,7 @@ class _Work:
         self._check_results(new, built.results)
         results = built.results
         if n_bits is not None:
-            surgery.quantize(
-                new, [self.original.device.send(b) for b in self.batches[:4]],
-                n_bits)
+            surgery.quantize(new, self.batches[:4], n_bits)
             results = [
                 (before, self._results(new, batch))
                 for (before, _), batch in zip(
