@@ -13,6 +13,8 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 
+from shared_linear.stack import imported
+
 Mend = Callable[['Source'], object]
 
 # The mends of each module, in the order of their definition.
@@ -72,6 +74,17 @@ def mended(name: str, text: str, mend: Mend) -> str | None:
     return source.text if source.text != text else None
 
 
+def _with_all_mends(name: str, text: str) -> str:
+    for mend in _mends[name]:
+        try:
+            text = mended(name, text, mend) or text
+        except NotAsReleased:
+            # Another's own mend, or another Chainer: "python -m
+            # shared_linear --check" says so.
+            continue
+    return text
+
+
 def text_of(spec: importlib.machinery.ModuleSpec) -> str | None:
     """The source of a module as it is on the disk, if it has one."""
     if not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
@@ -85,16 +98,9 @@ class _Loader(importlib.machinery.SourceFileLoader):
     """Compiles the mended source, past the cache of compiled files."""
 
     def get_code(self, fullname: str) -> types.CodeType:
-        data = self.get_data(self.path)
-        text = importlib.util.decode_source(data)
-        for mend in _mends[fullname]:
-            try:
-                text = mended(fullname, text, mend) or text
-            except NotAsReleased:
-                # Another's own mend, or another Chainer: "python -m
-                # shared_linear --check" says so.
-                continue
-        return self.source_to_code(text.encode(), self.path)
+        text = importlib.util.decode_source(self.get_data(self.path))
+        return self.source_to_code(
+            _with_all_mends(fullname, text).encode(), self.path)
 
 
 class _Finder:
@@ -120,7 +126,19 @@ class _Finder:
 
 
 def install() -> None:
-    """From now on modules that have mends are mended as they are imported."""
-    if not any(getattr(finder, '__module__', None) == __name__
-               for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder)
+    """From now on modules that have mends are mended as they are imported.
+
+    Those that are imported already are mended in place.
+    """
+    if any(getattr(finder, '__module__', None) == __name__
+           for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _Finder)
+    for name in _mends:
+        module = sys.modules.get(name)
+        spec = getattr(module, '__spec__', None)
+        text = text_of(spec) if spec is not None else None
+        if module is not None and text is not None:
+            new = _with_all_mends(name, text)
+            if new != text:
+                imported.mend(module, text, new)

@@ -54,30 +54,28 @@ def _import_wrapped(source: Source) -> None:
 
 @mends('chainer.functions.array.pad_sequence')
 def pad_sequences_with_negative_numbers(source: Source) -> None:
-    """NumPy 2 puts no -1 into unsigned integers.
+    """NumPy 2 puts no -1 into unsigned integers, and 1.24 and later warn.
 
     ``F.pad_sequence(..., padding=-1)`` raises an OverflowError without this.
     """
-    if _IS_2:
-        source.replace(
-            'y[i, l:] = self.padding',
-            'y[i, l:] = wrapped(self.padding, y.dtype)')
-        source.replace(
-            '(ptrs, lengths, self.padding, base, length, y)',
-            '(ptrs, lengths, wrapped(self.padding, y.dtype), base, length, '
-            'y)')
-        _import_wrapped(source)
+    source.replace(
+        'y[i, l:] = self.padding',
+        'y[i, l:] = wrapped(self.padding, y.dtype)')
+    source.replace(
+        '(ptrs, lengths, self.padding, base, length, y)',
+        '(ptrs, lengths, wrapped(self.padding, y.dtype), base, length, '
+        'y)')
+    _import_wrapped(source)
 
 
 @mends('chainer.dataset.convert')
 def pad_examples_with_negative_numbers(source: Source) -> None:
     """``concat_examples(..., padding=-1)`` of unsigned integers, likewise."""
-    if _IS_2:
-        source.replace(
-            'full(shape, padding, dtype=arrays[0].dtype)',
-            'full(shape, wrapped(padding, arrays[0].dtype), '
-            'dtype=arrays[0].dtype)')
-        _import_wrapped(source)
+    source.replace(
+        'full(shape, padding, dtype=arrays[0].dtype)',
+        'full(shape, wrapped(padding, arrays[0].dtype), '
+        'dtype=arrays[0].dtype)')
+    _import_wrapped(source)
 
 
 @mends('chainer.dataset.convert')

@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 
 def give_back() -> Iterator[str]:
     """Modules that are gone, as far as such programs make use of them."""
-    for name, make in [('imp', _imp), ('distutils', _distutils),
-                       ('xml.etree.cElementTree', _element_tree)]:
+    for name, make in [('imp', make_imp), ('distutils', make_distutils),
+                       ('xml.etree.cElementTree', make_element_tree)]:
         if name not in sys.modules and importlib.util.find_spec(name) is None:
             sys.modules.update(make())
             yield name
@@ -28,12 +28,12 @@ def _module(name: str, **contents: Any) -> types.ModuleType:
     return module
 
 
-def _element_tree() -> dict[str, types.ModuleType]:
+def make_element_tree() -> dict[str, types.ModuleType]:
     # Gone from Python 3.9.
     return {'xml.etree.cElementTree': ElementTree}
 
 
-def _imp() -> dict[str, types.ModuleType]:
+def make_imp() -> dict[str, types.ModuleType]:
     # Gone from Python 3.12.
     def load_source(name: str, path: str) -> types.ModuleType:
         spec = importlib.util.spec_from_file_location(name, path)
@@ -48,7 +48,7 @@ def _imp() -> dict[str, types.ModuleType]:
         new_module=types.ModuleType)}
 
 
-def _distutils() -> dict[str, types.ModuleType]:
+def make_distutils() -> dict[str, types.ModuleType]:
     # Gone from Python 3.12.
     class LooseVersion:
 

@@ -29,7 +29,7 @@ def _give(owner: Any, attribute: str, value: Any) -> bool:
 
 def _wanted() -> Iterator[tuple[Any, str, Any, str]]:
     import numpy
-    for name, value in _numpy_names(numpy).items():
+    for name, value in numpy_names(numpy).items():
         yield numpy, name, value, 'numpy.' + name
     for owner, name, value in _library_names():
         yield owner, name, value, '{}.{}'.format(
@@ -37,7 +37,8 @@ def _wanted() -> Iterator[tuple[Any, str, Any, str]]:
             else owner.__name__, name)
 
 
-def _numpy_names(numpy: Any) -> dict[str, Any]:
+def numpy_names(numpy: Any) -> dict[str, Any]:
+    """Names of old NumPys, and what they were."""
     import math
     import warnings
     names: dict[str, Any] = {

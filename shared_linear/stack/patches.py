@@ -25,9 +25,16 @@ def forget_failed_import() -> None:
     """
     for package in ('chainer', 'chainermn'):
         if package not in sys.modules:
-            for name in [m for m in sys.modules
-                         if m.startswith(package + '.')]:
-                del sys.modules[name]
+            _forget(package + '.')
+    exporter = sys.modules.get('onnx_chainer.export')
+    if not getattr(exporter, '_available', True):
+        # It took the missing onnx.mapping for a missing onnx.
+        _forget('onnx_chainer')
+
+
+def _forget(start: str) -> None:
+    for name in [m for m in sys.modules if m.startswith(start)]:
+        del sys.modules[name]
 
 
 def import_chainer() -> None:

@@ -4,10 +4,11 @@ import importlib.util
 import linecache
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
 
-from shared_linear.stack import mending
+from shared_linear.stack import imported, mending
 
 TEXT = 'x = 1\ny = [2,\n     3]\n\n\ndef fail():\n    raise ValueError(x)\n'
 
@@ -25,6 +26,7 @@ def module(tmp_path, monkeypatch):
         importlib.invalidate_caches()
         return importlib.import_module('to_be_mended')
 
+    import_it.folder = tmp_path
     yield import_it
     sys.modules.pop('to_be_mended', None)
 
@@ -105,3 +107,23 @@ def test_every_mend_finds_its_text():
 def test_every_mend_says_what_breaks():
     for _, mend in mending.all_mends():
         assert mend.__doc__ and '``' in mend.__doc__, mend
+
+
+def test_a_module_that_was_imported_before_is_mended_in_place(module):
+    """Whoever holds its functions and classes holds mended ones."""
+    text = (
+        'import functools\n\n\ndef wrapper(f):\n    @functools.wraps(f)\n'
+        '    def g(*args):\n        return f(*args)\n    return g\n\n\n'
+        'class A:\n    x = 1\n\n    @wrapper\n    def f(self):\n'
+        '        return 1\n\n    class B:\n        def g(self):\n'
+        '            return [1 for _ in range(2)]\n\n\ndef h(a=5):\n'
+        '    return a\n')
+    (path := Path(module.folder, 'to_be_mended.py')).write_text(text)
+    held = module()
+    a, h = held.A(), held.h
+    imported.mend(held, text, text.replace(
+        'import functools', 'import functools, math').replace(
+        '        return 1\n', '        return math.floor(2.5)\n').replace(
+        '[1 for', '[math.pi for').replace('return a\n', 'return a + 1\n'))
+    assert a.f() == 2 and a.B().g()[0] > 3 and h() == 6 and a.x == 1
+    assert path.read_text() == text

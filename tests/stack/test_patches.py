@@ -71,11 +71,30 @@ def test_after_many_failed_imports():
     not CHAINER_IMPORTS_ALONE,
     reason='needs NumPy 1 and Python 3.11, where Chainer imports by itself')
 def test_after_chainer():
-    assert run('import chainer', USE, warnings='ignore') == ['done']
+    assert run('import chainer', USE, MORE, warnings='ignore') == ['done']
+
+
+# What breaks without mends, in modules that USE does not name.
+MORE = """
+import chainer.distributions as D
+import chainer.functions as F
+F.pad_sequence([x.astype('B')[0], x.astype('B')[0, :3]], padding=-1)
+D.Categorical(p=x / 12).log_prob(numpy.array([0, 3], 'i'))
+class Filled(list):
+    def __call__(self, array):
+        self.append(array.shape)
+        array[...] = 1
+L.Maxout(3, 2, 4, initialW=Filled())
+texts = chainer.datasets.TextDataset(chainer.__file__)
+texts[0]
+del texts
+from chainer import gradient_check
+assert 'CPU' in chainer.Variable(x).debug_print()
+"""
 
 
 def test_after_a_chainer_that_was_mended_by_other_means():
-    """A user's own shim came first, and Chainer is whole."""
+    """A user's own shim came first, and Chainer is whole: it is mended."""
     own = """
     import sys, types
     import numpy
@@ -92,7 +111,7 @@ def test_after_a_chainer_that_was_mended_by_other_means():
     assert chainer.Link is before is sys.modules['chainer'].Link
     assert sys.modules['chainer._environment_check'] is check
     """
-    assert run(own, USE) == ['done']
+    assert run(own, USE, MORE) == ['done']
 
 
 def test_without_the_modules_that_are_gone():
