@@ -41,7 +41,7 @@ train: venv
 	$(BIN)/python train_mnist.py $(ARGS)
 
 test: venv
-	$(BIN)/python $(PYTEST) -m 'not slow' $(ARGS)
+	$(BIN)/python $(PYTEST) -m 'not (slow or more or chainerx)' $(ARGS)
 
 test-all: venv
 	$(BIN)/python $(PYTEST) $(ARGS)

@@ -12,9 +12,9 @@ from mnist.data import load_digits
 FOLDER = Path(os.environ.get(
     'MNIST_DIR', Path(__file__).parents[3] / 'shared' / 'data' / 'mnist'))
 
-pytestmark = pytest.mark.skipif(
+pytestmark = [pytest.mark.more, pytest.mark.skipif(
     not FOLDER.is_dir(),
-    reason=f'needs the four files of MNIST in {FOLDER}, or in $MNIST_DIR')
+    reason=f'needs the four files of MNIST in {FOLDER}, or in $MNIST_DIR')]
 
 # As published with the mirrors of torchvision and others.
 MD5 = {

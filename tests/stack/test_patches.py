@@ -67,6 +67,7 @@ def test_after_many_failed_imports():
         'done')
 
 
+@pytest.mark.more
 @pytest.mark.skipif(
     not CHAINER_IMPORTS_ALONE,
     reason='needs NumPy 1 and Python 3.11, where Chainer imports by itself')

@@ -70,6 +70,7 @@ def test_rewired_inputs_are_marked():
     assert (names[a], names[b]) == ('/a/LinearFunction', '/Concat')
 
 
+@pytest.mark.more
 @pytest.mark.skipif(shutil.which('dot') is None, reason='needs Graphviz')
 def test_graphviz_reads_it():
     model = MLP()
