@@ -1,10 +1,9 @@
 """Binds edits to the links of a model, and takes them off."""
-import warnings
 from collections.abc import Sequence
 
 import chainer
 
-from shared_linear.surgery import edited
+from shared_linear.surgery import edited, notice
 from shared_linear.surgery.addresses import EditError, Pattern, nearest, split
 from shared_linear.surgery.callables import label_of
 from shared_linear.surgery.graph import Graph
@@ -96,10 +95,10 @@ def _hold_layer(model: chainer.Link, edit: Edit, layer: chainer.Link,
 def warn_of_optimizer(model: chainer.Link, layer: chainer.Link) -> None:
     if any(True for _ in layer.params()) and any(
             param.update_rule is not None for param in model.params()):
-        warnings.warn(
+        notice.warn(
             f'an optimizer was set up before the layer {label_of(layer)} '
             'was inserted, and does not train it: call optimizer.setup(model) '
-            'again, which begins with a new state', stacklevel=6)
+            'again, which begins with a new state')
 
 
 def detach(model: chainer.Link, uids: set[str]) -> None:

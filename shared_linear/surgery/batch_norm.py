@@ -1,12 +1,11 @@
 """Folds batch normalization into the layer before it, or behind it."""
-import warnings
 from typing import Any, NamedTuple
 
 import chainer
 import chainer.links as L
 import numpy
 
-from shared_linear.surgery import edited
+from shared_linear.surgery import edited, notice
 from shared_linear.surgery.addresses import Pattern
 from shared_linear.surgery.attachment import attach, next_number
 from shared_linear.surgery.fold_report import Folded, FoldReport
@@ -107,11 +106,11 @@ def fold_batch_normalization(model: chainer.Link, x: Any) -> FoldReport:
             left = _fold_some(model, graphs, folded)
         new = [one.into for one in folded.values() if one.new_bias]
         if trained and new:
-            warnings.warn(
+            notice.warn(
                 'an optimizer was set up before biases were added to '
                 f'{", ".join(map(str, new))}, and does not train them: call '
-                'optimizer.setup(model) again, which begins with a new state',
-                stacklevel=2)
+                'optimizer.setup(model) again, which begins with a new '
+                'state')
     report = {**left, **folded}
     return FoldReport(
         report[path] for path, link in model.namedlinks() if path in report)

@@ -3,14 +3,13 @@ import functools
 import os
 import threading
 import types
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import chainer
 
-from shared_linear.surgery import turns
+from shared_linear.surgery import notice, turns
 from shared_linear.surgery.callables import class_of
 from shared_linear.surgery.holding import Holder, holder_of
 from shared_linear.surgery.interposition import local
@@ -235,10 +234,10 @@ def _say_partly(run: Run, name: str) -> None:
     for edit in sorted(run.partly, key=lambda edit: edit.number):
         if name not in edit.warned:
             edit.warned = edit.warned | {name}
-            warnings.warn(
+            notice.warn(
                 f'{edit}: {name}() runs in several places of the model, and '
                 'the edit is made for one of them: where it is called by '
-                'itself, it counts as the first', stacklevel=4)
+                'itself, it counts as the first')
 
 
 def _notice(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -92,6 +92,10 @@ class Edit:
 
     # What is asked of it when it is made.
 
+    def selects(self, node: Node) -> bool:
+        """Whether it acts at a node whose address matches."""
+        return True
+
     def check(self, node: Node) -> None:
         """Raises if it cannot act at a node of a traced run."""
         if self.input is not None and self.input >= len(node.inputs):
@@ -160,6 +164,20 @@ class InsertBefore(Edit):
         x = chainer.as_variable(self.read(place, inputs))
         layer = self.layer(place, inputs, ())
         inputs[self.input or 0] = self.one(place, x, layer(x))
+
+
+class InsertBeforeWeight(InsertBefore):
+
+    """Acts where the input is a parameter of two or more axes."""
+
+    def selects(self, node: Node) -> bool:
+        index = self.input or 0
+        return index < len(node.inputs) and node.inputs[index].is_weight
+
+    def before(self, place: Place, inputs: list[Any]) -> None:
+        index = self.input or 0
+        if index < len(inputs) and place.run.reads_weight(inputs[index]):
+            super().before(place, inputs)
 
 
 class InsertAfter(Edit):

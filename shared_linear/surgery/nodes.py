@@ -34,6 +34,12 @@ class Value(chainer.Variable):
     def is_parameter(self) -> bool:
         return self.producer is None and self.origin.startswith('/')
 
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is a parameter of two or more axes, of floats."""
+        return (self.is_parameter and self.ndim >= 2
+                and self.dtype.kind == 'f')
+
 
 class Node:
 

@@ -21,6 +21,9 @@ class Surroundings(Protocol):
               outputs: Sequence[Any]) -> chainer.Link:
         """The layer of an edit at a place."""
 
+    def reads_weight(self, x: Any) -> bool:
+        """Whether this is a parameter of the model, of two or more axes."""
+
     def source(self, edit: Any, place: 'Place') -> Any:
         """What the source of a rewiring computed, or ``None``."""
 

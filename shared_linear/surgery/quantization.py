@@ -1,16 +1,25 @@
 """Simulates computing with few bits, in training and after it."""
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import chainer
 
-from shared_linear.surgery.addresses import EditError
-from shared_linear.surgery.attachment import detach
-from shared_linear.surgery.editing import edits, insert_after, insert_before
+from shared_linear.surgery import edited
+from shared_linear.surgery.addresses import EditError, Pattern
+from shared_linear.surgery.attachment import next_number
+from shared_linear.surgery.callables import Portable, label_of
 from shared_linear.surgery.fake_quantize import RANGES, FakeQuantize
+from shared_linear.surgery.graph import Graph
+from shared_linear.surgery.kinds import Edit, InsertAfter, InsertBeforeWeight
 from shared_linear.surgery.nodes import Node
-from shared_linear.surgery.trace import Example, record
+from shared_linear.surgery.preservation import (
+    all_links,
+    preserved,
+    transaction,
+)
+from shared_linear.surgery.trace import Example, record_steps
+from shared_linear.surgery.trial import tried
 
 # Element by element, and of a float to a float.
 ACTIVATIONS = frozenset([
@@ -92,39 +101,63 @@ def quantize(model: chainer.Link, calibration: Any, n_bits: int = 8, *,
         raise ValueError(
             f'ranges must be min_max or moving_average, not {ranges!r}')
     FakeQuantize(n_bits)  # Raises before the model is touched.
-    if any(isinstance(link, FakeQuantize) for link in model.links()):
-        raise EditError('the model is quantized already: revert those edits '
-                        'first, or calibrate it anew')
-    graph = record(model, Example(batches[0], {}), False)
-    activations = [n for n in graph if n.function in ACTIVATIONS]
-    weights = [(n, i) for n in graph for i, value in enumerate(n.inputs)
-               if value.is_parameter and value.ndim >= 2
-               and value.dtype.kind == 'f']
+    _check_link(model)
+    example = Example(batches[0], {})
+    with chainer.using_config('train', False):
+        edited.settle(model, *example[:2])
+    with transaction(model):
+        if _quantizers(model):
+            raise EditError('the model is quantized already: revert those '
+                            'edits first, or calibrate it anew')
+        # What runs in a later step only, once a recurrent link has a state.
+        graphs = record_steps(model, example, False, 2)
+        _insert(model, graphs, example, {
+            'activation': ActivationQuantizer(n_bits, symmetric, ranges),
+            'weight': WeightQuantizer(n_bits, per_channel)})
+        calibrate(model, batches)
+        graphs = record_steps(model, example, False, 2)
+        paths = {id(link): path for path, link in model.namedlinks()}
+        return QuantizationReport(_rows(
+            [node for graph in graphs for node in graph], paths))
+
+
+def _check_link(model: chainer.Link) -> None:
+    if not isinstance(model, chainer.Link):
+        raise TypeError('only a chainer.Link can be quantized, not '
+                        f'{type(model).__name__}')
+
+
+def _quantizers(model: chainer.Link) -> list[FakeQuantize]:
+    return [link for link in all_links(model)
+            if isinstance(link, FakeQuantize)]
+
+
+def _insert(model: chainer.Link, graphs: list[Graph], example: Example,
+            factories: 'dict[str, Callable[..., Any]]') -> None:
+    nodes = [node for graph in graphs for node in graph]
+    activations = [n for n in nodes if n.function in ACTIVATIONS]
+    weights = [(n, i) for n in nodes for i, value in enumerate(n.inputs)
+               if value.is_weight]
     if not activations and not weights:
         raise EditError('the model has no activation function and reads no '
                         'weight in reach of edits: there is nothing to '
                         'quantize')
-    before = {one.edit.uid for one in edits(model)}
-    try:
-        with chainer.using_config('train', False):
-            if activations:
-                insert_after(
-                    model, _exactly(activations),
-                    ActivationQuantizer(n_bits, symmetric, ranges),
-                    each=True, name='activation', x=batches[0])
-            for index in sorted({i for _, i in weights}):
-                insert_before(
-                    model, _exactly([n for n, i in weights if i == index]),
-                    WeightQuantizer(n_bits, per_channel), input=index,
-                    each=True, name='weight', x=batches[0])
-        calibrate(model, batches)
-    except BaseException:
-        after = {one.edit.uid for one in edits(model)}
-        detach(model, after - before)
-        raise
-    paths = {id(link): path for path, link in model.namedlinks()}
-    return QuantizationReport(_rows(
-        record(model, Example(batches[0], {}), False), paths))
+
+    def insert(kind: type[Edit], nodes: list[Node], name: str,
+               **index: int) -> None:
+        factory = factories[name]
+        edit = kind(
+            [Pattern(text) for text in _exactly(nodes)], name,
+            content=f'one of {label_of(factory)} each',
+            factory=Portable(factory, optional=True), **index)
+        edit.number = next_number(model)
+        tried(model, edit, graphs, example)
+
+    if activations:
+        insert(InsertAfter, activations, 'activation')
+    for index in sorted({i for _, i in weights}):
+        insert(InsertBeforeWeight, [n for n, i in weights if i == index],
+               'weight', input=index)
 
 
 def calibrate(model: chainer.Link, calibration: Any) -> chainer.Link:
@@ -141,19 +174,25 @@ def calibrate(model: chainer.Link, calibration: Any) -> chainer.Link:
         ValueError: If the model has none, or the data is not finite.
 
     """
-    quantizers = [link for link in model.links()
-                  if isinstance(link, FakeQuantize)]
+    _check_link(model)
+    quantizers = _quantizers(model)
     if not quantizers:
         raise ValueError('the model has no FakeQuantize to calibrate')
-    for quantizer in quantizers:
-        quantizer.reset()
-    with chainer.using_config('train', False), chainer.no_backprop_mode():
-        for batch in _batches(calibration):
-            model(*batch)
-    for quantizer in quantizers:
-        # One that saw nothing would fail when it is reached in train mode.
-        quantizer.calibrating = (
-            quantizer.ranges != 'current' and quantizer.low is None)
+    batches = _batches(calibration)
+    with transaction(model):
+        for quantizer in quantizers:
+            quantizer.reset()
+        # Nothing else is to remember that it ran, such as a recurrent link.
+        with preserved(model, batches, leave=quantizers), \
+                chainer.using_config('train', False), \
+                chainer.no_backprop_mode():
+            for batch in batches:
+                model(*batch)
+        for quantizer in _quantizers(model):
+            # One that saw nothing would fail when it is reached in train
+            # mode.
+            quantizer.calibrating = (
+                quantizer.ranges != 'current' and quantizer.low is None)
     return model
 
 

@@ -379,6 +379,12 @@ class Run:
             link = above
         return None
 
+    def reads_weight(self, x: Any) -> bool:
+        if not is_array(x) or x.ndim < 2 or x.dtype.kind != 'f':
+            return False
+        return any(
+            x is param or x is param.array for param in self.root.params())
+
     def source(self, edit: Edit, place: Place) -> Any:
         value = self.scope_of(edit.uid).values.get(edit.uid)
         if value is None and any(

@@ -94,21 +94,40 @@ def examples_of(model: chainer.Link) -> dict[bool, Example]:
 def record(model: chainer.Link, example: Example, train: bool,
            run_of: Any = Run) -> Graph:
     """Traces without remembering, in the given mode."""
+    return record_steps(model, example, train, 1, run_of)[0]
+
+
+def record_steps(model: chainer.Link, example: Example, train: bool,
+                 steps: int, run_of: Any = Run) -> list[Graph]:
+    """Traces several runs, of which one begins with the state of the last.
+
+    If another than the first fails, it ends there: not every model can run
+    twice on the same input.
+
+    """
     args, kwargs, device = example
     if device is not None and device != model.device:
         args, kwargs = _on_device(model, args), _on_device(model, kwargs)
+    graphs: list[Graph] = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(preserved(model, (args, kwargs)))
         stack.enter_context(chainer.using_config('train', train))
-        recorder = Recorder(model)
-        recorder.name_inputs(args, kwargs)
-        run = run_of(model, recorder)
-        run.on_adopt.append(
-            lambda layer: stack.enter_context(unchanged(layer)))
-        with run.under_way():
-            result = model(*args, **kwargs)
-        recorder.finish(run.edits(), result)
-    return recorder.graph
+        for step in range(steps):
+            recorder = Recorder(model)
+            recorder.name_inputs(args, kwargs)
+            run = run_of(model, recorder)
+            run.on_adopt.append(
+                lambda layer: stack.enter_context(unchanged(layer)))
+            try:
+                with run.under_way():
+                    result = model(*args, **kwargs)
+            except Exception:
+                if step == 0:
+                    raise
+                break
+            recorder.finish(run.edits(), result)
+            graphs.append(recorder.graph)
+    return graphs
 
 
 def record_quietly(model: chainer.Link, example: Example,

@@ -21,6 +21,15 @@ from shared_linear.surgery.verification import (
 )
 
 
+def tried(model: chainer.Link, edit: Edit, graphs: list[Graph],
+          example: Example) -> None:
+    """Makes an edit after these runs, the first of which is repeated."""
+    check_addresses(model, edit, graphs, example)
+    attach(model, edit, None, graphs)
+    try_edit(model, edit, graphs[0], example)
+    edit.confirmed = True
+
+
 def verified(root: chainer.Link, link: chainer.Link, path: str, edit: Edit,
               layer: 'chainer.Link | None', examples: dict[bool, Example],
               exact: bool) -> None:

@@ -23,7 +23,7 @@ def matching(graph: Graph, edit: Edit, path: str = '') -> list[Node]:
     # What another edit takes out of the run is there to be edited, too.
     for node in (*graph.calls, *graph.functions, *graph.skipped):
         local = relative(node.address, path)
-        if local is not None and any(
+        if local is not None and edit.selects(node) and any(
                 pattern.matches(local) for pattern in edit.patterns):
             found.append(node)
     return found
