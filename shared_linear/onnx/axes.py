@@ -62,10 +62,9 @@ class Axis(NamedTuple):
         """
         first = self.first
         if any(axis == 0 for _, axis in self.places):
-            step = min(first, 16) + 1
-        else:
-            step = min(first & -first, 32) or 1
-        return first + step, first + 3 * step
+            return first + min(first, 16) + 1, first + 2
+        step = min(first & -first, 32) or 1
+        return first + step, first + 2 * step
 
 
 class Source(NamedTuple):

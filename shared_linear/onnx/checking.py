@@ -79,7 +79,8 @@ class Runner:
 
 
 def _line(error: Exception) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__
+    words = ' '.join(str(error).split()) or type(error).__name__
+    return words if len(words) < 250 else words[:250] + ' ...'
 
 
 def check(onnx: Any, proto: Any, trace: Trace, where: str = '') -> None:

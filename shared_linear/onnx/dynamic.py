@@ -251,7 +251,9 @@ def _choices(
     near = {a.name: a.others[0] for a in axes}
     far = {a.name: a.others[1] for a in axes}
     if any(a.asked for a in axes):
-        yield near, {name: size + 1 for name, size in far.items()}
+        yield near, {
+            a.name: far[a.name] if a.places[0][1] == 0 else near[a.name] + 1
+            for a in axes}
     yield near, far
     if any(a.asked for a in axes):
         yield (
@@ -271,7 +273,7 @@ def _check_constants(
         return
     if names:
         raise ExportError(
-            '{} takes numbers that are computed from x outside of '
-            "Chainer's functions, and that the file would hold as they are "
-            'for this x: compute them by functions, or make them an input '
-            'of the model'.format(function_of(names[0])))
+            '{} takes numbers that are drawn at random, or computed from x '
+            "outside of Chainer's functions, and that the file would hold as "
+            'they are for this x: compute them by functions, or make them '
+            'an input of the model'.format(function_of(names[0])))

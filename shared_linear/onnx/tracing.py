@@ -208,6 +208,13 @@ def _others(xp: Any, array: Any) -> Any:
     return rolled
 
 
+def _draw_others(model: chainer.Link) -> None:
+    random.seed(1)
+    numpy.random.seed(1)
+    if model.xp is cuda.cupy:
+        cuda.cupy.random.seed(1)
+
+
 @contextlib.contextmanager
 def unchanged(model: chainer.Link) -> Iterator[None]:
     """Puts back what a run may change, in the model and in random state.
@@ -262,6 +269,8 @@ def trace(
         for name, v in zip(inputs.names, variables, strict=True)}
     with unchanged(model), compat.recorded() as record, \
             compat.converted(exporter, converters or {}, record):
+        if other_values:
+            _draw_others(model)
         proto = exporter.export(
             call, variables, opset_version=opset_version,
             input_names=inputs.names, output_names=call.output_names)

@@ -6,9 +6,11 @@ import struct
 import zlib
 from types import SimpleNamespace
 
+import chainer
 import html_tree
 import numpy
 import pytest
+from chainer.backends import cuda
 from made_digits import make_digits, write_digits
 from tiny_run import TINY
 
@@ -17,15 +19,23 @@ import train_mnist
 N_TRAIN, N_TEST, N_UNITS, N_OUT, N_TILES = 300, 150, 20, 10, 5
 
 
-@pytest.fixture(scope='module')
-def ran(tmp_path_factory):
+@pytest.fixture(scope='module', params=[
+    '-1', pytest.param('@cupy:0', marks=pytest.mark.gpu),
+    pytest.param('@cupy:1', marks=pytest.mark.gpu)])
+def ran(request, tmp_path_factory):
     """A run of two epochs: its page, its log and its parameters."""
+    device = request.param
+    if (device == '@cupy:1'
+            and cuda.cupy.cuda.runtime.getDeviceCount() < 2):
+        pytest.skip('needs two GPUs')
     folder = tmp_path_factory.mktemp('report')
     digits = write_digits(folder / 'digits', N_TRAIN, N_TEST)
     out = folder / 'result'
-    assert train_mnist.main([
-        *TINY, '--data', str(digits), '-o', str(out), '--no-plots',
-        '-e', '2']) == 0
+    # The run leaves its device in use.
+    with chainer.using_device('@numpy' if device == '-1' else '@cupy:0'):
+        assert train_mnist.main([
+            *TINY, '--data', str(digits), '-o', str(out), '--no-plots',
+            '-e', '2', '-d', device]) == 0
     with numpy.load(out / 'snapshot_iter_60') as arrays:
         prefix = 'updater/model:main/predictor/'
         parameters = {
@@ -36,7 +46,7 @@ def ran(tmp_path_factory):
     # Seed 1 is that of the test digits.
     images, labels = make_digits(N_TEST, 1)
     return SimpleNamespace(
-        out=out, page=page, log=log, parameters=parameters,
+        device=device, out=out, page=page, log=log, parameters=parameters,
         images=images, labels=labels)
 
 
@@ -223,7 +233,8 @@ def test_headline(ran):
     seconds = (
         ran.log[2]['elapsed_time'] - ran.log[0]['elapsed_time']) / 2
     assert shown['Time per epoch'] == (
-        f'{seconds:.2f} s', '2 epochs on @numpy')
+        f'{seconds:.2f} s', '2 epochs on {}'.format(
+            '@numpy' if ran.device == '-1' else ran.device))
     assert ran.page.one('h1').text == (
         '784-20-10-10, second layer shared by 5 tiles')
     assert f'{N_TRAIN} to train and {N_TEST} to test on' in (
@@ -321,8 +332,6 @@ def test_graph(ran):
 
 
 def test_settings_and_versions(ran):
-    import chainer
-
     import shared_linear
     section = ran.page.by_id('settings')
     facts = {

@@ -5,12 +5,19 @@ import math
 from collections.abc import Sequence
 
 import numpy
+from chainer.functions.loss import (
+    absolute_error,
+    mean_squared_error,
+    squared_error,
+)
 from chainer.functions.math import (
     arctanh,
     average,
     basic_math,
+    batch_l2_norm_squared,
     clip,
     cumsum,
+    det,
     einsum,
     erf,
     erfc,
@@ -26,6 +33,7 @@ from chainer.functions.math import (
     maximum,
     minimum,
     minmax,
+    ndtr,
     prod,
     sqrt,
     square,
@@ -202,7 +210,7 @@ def convert_multi_add(nodes: Nodes) -> str:
 
 
 def convert_square(nodes: Nodes) -> str:
-    return nodes.add('Mul', nodes.x, nodes.x)
+    return squared(nodes, nodes.x)
 
 
 def convert_rsqrt(nodes: Nodes) -> str:
@@ -225,8 +233,43 @@ def convert_sum_to(nodes: Nodes) -> str:
         if size == 1 and nodes.shape[more + i] != 1], True, len(shape))
 
 
+def convert_squared_difference(nodes: Nodes) -> str:
+    return squared(nodes, nodes.add('Sub', *nodes.inputs))
+
+
+def squared(nodes: Nodes, name: str) -> str:
+    return nodes.add('Mul', name, name)
+
+
+def convert_absolute_difference(nodes: Nodes) -> str:
+    return nodes.add('Abs', nodes.add('Sub', *nodes.inputs))
+
+
+def convert_mean_squared_error(nodes: Nodes) -> str:
+    return nodes.reduce('Mean', convert_squared_difference(nodes), None, False)
+
+
+def convert_batch_l2_norm_squared(nodes: Nodes) -> str:
+    return nodes.reduce('SumSquare', nodes.x, range(1, nodes.ndim), False)
+
+
+def convert_ndtr(nodes: Nodes) -> str:
+    """(1 + erf(x / sqrt(2))) / 2."""
+    nodes.needs(9, 'Erf')
+    half = nodes.number(.5, 'half')
+    y = nodes.add('Erf', nodes.add(
+        'Mul', nodes.x, nodes.number(math.sqrt(.5), 'scale')))
+    return nodes.add('Add', nodes.add('Mul', y, half), half)
+
+
 CONVERTERS: dict[type, Convert] = {
+    absolute_error.AbsoluteError: convert_absolute_difference,
     arctanh.Arctanh: operator('Atanh', 9),
+    batch_l2_norm_squared.BatchL2NormSquared: convert_batch_l2_norm_squared,
+    det.BatchDet: operator('Det', 11),
+    mean_squared_error.MeanSquaredError: convert_mean_squared_error,
+    ndtr.Ndtr: convert_ndtr,
+    squared_error.SquaredError: convert_squared_difference,
     average.Mean: reduction('Mean'),
     basic_math.Absolute: operator('Abs'),
     basic_math.Add: operator('Add'),

@@ -95,9 +95,12 @@ def convert_local_response_normalization(nodes: Nodes) -> str:
     """Chainer's window reaches n // 2 to both sides, and is odd so."""
     func = nodes.func
     size = 2 * (int(func.n) // 2) + 1
-    return nodes.add(
-        'LRN', nodes.x, alpha=float(func.alpha) * size,
-        beta=float(func.beta), bias=float(func.k), size=size)
+    # onnxruntime wants pictures.
+    after = range(nodes.ndim, 4)
+    return nodes.squeeze(nodes.add(
+        'LRN', nodes.unsqueeze(nodes.x, after),
+        alpha=float(func.alpha) * size, beta=float(func.beta),
+        bias=float(func.k), size=size), after)
 
 
 def convert_normalize_l2(nodes: Nodes) -> str:

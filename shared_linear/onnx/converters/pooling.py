@@ -63,7 +63,7 @@ def convert_max_pooling(nodes: Nodes) -> str:
         kernel_shape=ksize, strides=stride, pads=[*pad, *ends])
     if len(outputs) == 2:
         nodes.params.context.indices[id(nodes.func.indexes)] = (
-            outputs[1], nodes.shape)
+            outputs[1], nodes.x, nodes.shape)
     return outputs[0]
 
 
@@ -103,23 +103,32 @@ def convert_unpooling(nodes: Nodes) -> str:
 
 def convert_upsampling(nodes: Nodes) -> str:
     """Back to where a max pooling took the elements from."""
-    nodes.needs(9, 'MaxUnpool')
+    nodes.needs(11, 'ScatterElements')
     func = nodes.func
     pool = nodes.params.context.indices.get(id(func.indexes))
     if pool is None:
         raise ValueError('indices that no max pooling of the model gave')
-    ksize, stride, pad = _windows(func)
+    ksize, stride, _ = _windows(func)
     if any(s < k for s, k in zip(stride, ksize, strict=True)):
         raise ValueError('windows that overlap')
-    indices, shape = pool
+    indices, pooled, shape = pool
     if shape[2:] != (func.outh, func.outw):
         raise ValueError('an output of the size {}, where the input of the '
                          'pooling has {}'.format(
                              (func.outh, func.outw), shape[2:]))
-    return nodes.add(
-        'MaxUnpool', nodes.x, indices,
-        nodes.ints([*nodes.shape[:2], func.outh, func.outw], 'size'),
-        kernel_shape=ksize, strides=stride, pads=[*pad, *pad])
+    # MaxUnpool wants sizes that its windows fill.
+    size = nodes.add('Shape', pooled)
+    zeros = nodes.add('ConstantOfShape', nodes.reduce(
+        'Prod', size, [0], True, 1), value=_zero(nodes))
+    scattered = nodes.add(
+        'ScatterElements', zeros, nodes.reshape(indices, [-1]),
+        nodes.reshape(nodes.x, [-1]), axis=0)
+    return nodes.add('Reshape', scattered, size)
+
+
+def _zero(nodes: Nodes) -> Any:
+    from onnx import numpy_helper
+    return numpy_helper.from_array(numpy.zeros(1, nodes.dtype))
 
 
 def convert_roi_pooling(nodes: Nodes) -> str:
