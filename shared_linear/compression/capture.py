@@ -11,6 +11,7 @@ import chainer
 import chainer.links as L
 import numpy
 from chainer import utils
+from chainer.backends import cuda
 from chainer.functions.activation import (
     clipped_relu,
     elu,
@@ -260,27 +261,43 @@ def same_random_numbers(model: Any) -> Iterator[Callable[[], None]]:
     Yields a function that winds the random numbers back; so does the end. A
     model that draws any then gives the same before and after an edit.
     """
-    with chainer.using_device(model.device), contextlib.ExitStack() as stack:
+    generator = new_generator(model)
+    with chainer.using_device(model.device), using_generator(generator):
         state, numpy_state = random.getstate(), numpy.random.get_state()
-        on_gpu = None
-        if isinstance(model.device, chainer.backend.GpuDevice):
-            # CuPy's state can be exchanged, but not read.
-            cupy_random = model.xp.random
-            stack.callback(
-                cupy_random.set_random_state, cupy_random.get_random_state())
-            on_gpu = cupy_random.RandomState(0)
-            cupy_random.set_random_state(on_gpu)
 
         def wind_back():
             random.setstate(state)
             numpy.random.set_state(numpy_state)
-            if on_gpu is not None:
-                on_gpu.seed(0)
+            if generator is not None:
+                generator.seed(0)
 
         try:
             yield wind_back
         finally:
             wind_back()
+
+
+def new_generator(model: Any) -> Any:
+    """A random state of CuPy, which cannot be read; None on the CPU."""
+    if not isinstance(model.device, chainer.backend.GpuDevice):
+        return None
+    with chainer.using_device(model.device):
+        return model.xp.random.RandomState(0)
+
+
+@contextlib.contextmanager
+def using_generator(generator: Any) -> Iterator[None]:
+    """Draws from a random state of CuPy, on the device in use, for a while."""
+    if generator is None:
+        yield
+        return
+    cupy_random = cuda.cupy.random
+    before = cupy_random.get_random_state()
+    cupy_random.set_random_state(generator)
+    try:
+        yield
+    finally:
+        cupy_random.set_random_state(before)
 
 
 def copy_model(model: Any) -> Any:

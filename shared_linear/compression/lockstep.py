@@ -86,6 +86,7 @@ class Run:
         self._error: BaseException | None = None
         self.results: list[Any] = []
         self._random = random.getstate(), numpy.random.get_state()
+        self._generator = capture.new_generator(model)
         links = dict(self._model.namedlinks(skipself=True))
         for path in paths:
             links[path].forward = _Station(self, path, links[path].forward)
@@ -100,12 +101,13 @@ class Run:
         random.setstate(self._random[0])
         numpy.random.set_state(self._random[1])
         self._answer, self._stop = answer, None
-        if self._started:
-            self._go.release()
-        else:
-            self._started = True
-            self._thread.start()
-        self._stopped.acquire()
+        with capture.using_generator(self._generator):
+            if self._started:
+                self._go.release()
+            else:
+                self._started = True
+                self._thread.start()
+            self._stopped.acquire()
         self._random = random.getstate(), numpy.random.get_state()
         random.setstate(main[0])
         numpy.random.set_state(main[1])

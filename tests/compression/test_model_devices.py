@@ -83,8 +83,7 @@ def test_it_is_what_a_model_on_the_cpu_becomes(some_gpu, kind, of_x):
             CPU.send(y.array), expected(X).array, rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize('kind', [
-    kind for kind in CONVERSIONS if kind != 'compress'])  # which refuses it
+@pytest.mark.parametrize('kind', CONVERSIONS)
 def test_a_model_that_draws_numbers_there(some_gpu, kind):
     """It gives the same each time, and the user's numbers go on as before."""
     model = make_model().to_device(some_gpu)
