@@ -7,6 +7,8 @@ Times forward and forward + backward of one layer:
   dense   L.Linear of the full size
   floor   L.Linear(in_size / n, out_size) on an input as narrow: the product
           that is left
+  rank    LowRankLinear without tiles and with four, of the rank that gives it
+          as many parameters as the shared layer has
 
 and, where PyTorch is installed, torch.nn.Linear of the full size and one whose
 weight is tiled by a parametrization.
@@ -31,6 +33,7 @@ SIZES = [(1000, 900), (1024, 1024), (4096, 4096)]
 BATCHES = [1, 10, 100, 256, 1024, 4096]
 N_TILES = [2, 4, 8, 10, 16, 32]
 PARTS = ['forward', 'both']
+LOW_RANK_TILES = 1, 4
 
 
 class TiledLinear(sl.SharedLinear):
@@ -50,8 +53,33 @@ def contestant(link, x, gy):
         y.grad = gy
         y.backward()
         mark('both')
-        return y.array, x_var.grad, link.W.grad
+        weight = link.A if isinstance(link, sl.LowRankLinear) else link.W
+        return y.array, x_var.grad, weight.grad
     return run
+
+
+def low_rank(in_size, out_size, n_tiles, folded):
+    """A layer of low rank with as many parameters as n tiles have."""
+    if in_size % folded:
+        return None
+    rank = in_size * out_size // n_tiles // (in_size // folded + out_size)
+    if rank < 1:
+        return None
+    return sl.LowRankLinear(in_size, out_size, rank=rank, n_tiles=folded)
+
+
+def check_low_rank(run, x, gy, link, name, rtol=1e-4):
+    """Checks a few rows of each result against float64."""
+    y, gx, gA = run(lambda part: None)
+    x, gy, A, B, b = (
+        harness.to_numpy(a).astype('d') for a in (
+            x, gy, link.A.array, link.B.array, link.b.array))
+    dense = numpy.tile(B @ A, link.n_tiles)
+    harness.check_close(y[:8], x[:8] @ dense.T + b, name + ': y', rtol)
+    harness.check_close(gx[:8], gy[:8] @ dense, name + ': gx', rtol)
+    tiles = (gy @ B)[:, :8].T @ x
+    expected = tiles.reshape(len(tiles), link.n_tiles, -1).sum(1)
+    harness.check_close(gA[:8], expected, name + ': gA', rtol)
 
 
 def check(run, x, gy, W, b, n_tiles, name, rtol=1e-4):
@@ -120,6 +148,13 @@ def measure(device, batch, in_size, out_size, all_n_tiles, seconds, torch):
             run = contestant(link.to_device(device), x, gy)
             check(run, x, gy, link.W.array, link.b.array, n, name)
             contestants['{} n {}'.format(name, n)] = run
+        for folded in LOW_RANK_TILES:
+            link = low_rank(in_size, out_size, n, folded)
+            if link is not None:
+                name = 'rank {} n {}'.format(folded, n)
+                run = contestant(link.to_device(device), x, gy)
+                check_low_rank(run, x, gy, link, name)
+                contestants[name] = run
         contestants['floor n {}'.format(n)] = contestant(
             floor.to_device(device), draw(batch, in_size // n), gy)
         if torch:
@@ -177,10 +212,6 @@ def main(argv=None):
         __doc__.splitlines()[0], argv, add_arguments)
     torch = not args.no_torch and importlib.util.find_spec('torch') is not None
     results = []
-    columns = ['shared ms', 'shared / floor', 'dense / shared',
-               'tile / shared']
-    if torch:
-        columns += ['torch dense / shared', 'torch tile / shared']
     for in_size, out_size in args.size:
         all_n_tiles = [n for n in args.n_tiles if in_size % n == 0]
         rows = {part: [] for part in PARTS}
@@ -198,13 +229,21 @@ def main(argv=None):
                 PARTS, ('forward', 'forward + backward'), strict=True):
             print('\n{} -> {}, {}: median (quartiles)'.format(
                 in_size, out_size, title))
-            harness.print_table(['size', *columns], rows[part])
+            harness.print_table(['size', *columns(torch)], rows[part])
     path = harness.save(args, __file__, results)
     print('\nwritten: {}'.format(path))
     if (args.size, args.batch) == (SIZES, BATCHES):
         path = harness.plot_path(args, __file__)
         plot(results, path)
         print('written: {}'.format(path))
+
+
+def columns(torch):
+    names = ['shared ms', 'shared / floor', 'dense / shared', 'tile / shared',
+             'rank / shared', 'rank of 4 tiles / shared']
+    if torch:
+        names += ['torch dense / shared', 'torch tile / shared']
+    return names
 
 
 def report(results, timings, part, batch, in_size, out_size, n, torch):
@@ -214,6 +253,11 @@ def report(results, timings, part, batch, in_size, out_size, n, torch):
         'dense / shared': timings.ratio('dense', shared, part),
         'tile / shared': timings.ratio('tile n {}'.format(n), shared, part),
     }
+    for folded, name in zip(
+            LOW_RANK_TILES, ('rank', 'rank of 4 tiles'), strict=True):
+        if low_rank(in_size, out_size, n, folded) is not None:
+            ratios[name + ' / shared'] = timings.ratio(
+                'rank {} n {}'.format(folded, n), shared, part)
     if torch:
         ratios['torch dense / shared'] = timings.ratio(
             'torch dense', shared, part)
@@ -227,7 +271,8 @@ def report(results, timings, part, batch, in_size, out_size, n, torch):
         **{name: ratio._asdict() for name, ratio in ratios.items()},
     })
     return [harness.milliseconds(seconds)] + [
-        harness.times(ratio) for ratio in ratios.values()]
+        harness.times(ratios[name]) if name in ratios else ''
+        for name in columns(torch)[1:]]
 
 
 if __name__ == '__main__':

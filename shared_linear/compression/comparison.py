@@ -154,3 +154,42 @@ def compare(
     for batch in batches:
         errors.add(run(batch), new_run(batch))
     errors.check(reported, uncentred)
+
+
+def near(a: Array, b: Array) -> bool:
+    """Whether the results of two models are the same but for rounding."""
+    if a.shape != b.shape:
+        return False
+    if a.dtype.kind != 'f':
+        # A class, say, which rounding may turn.
+        return True
+    tolerance = max(1e-3, 100 * float(numpy.finfo(a.dtype).eps))
+    scale = numpy.sqrt((a.astype(numpy.float64) ** 2).mean()) if a.size else 0
+    return bool((abs(a - b) <= tolerance * (scale + abs(a))).all())
+
+
+def error_and_cosine(
+        before: list[Array], after: list[Array]) -> tuple[float, float]:
+    """Error of outputs in units of their variance, and mean cosine.
+
+    Args:
+        before: Outputs by batch, with an input a row.
+        after: Those of the new model.
+
+    """
+    if not before:
+        return numpy.nan, numpy.nan
+    squares = sum(float(((y - z) ** 2).sum())
+                  for y, z in zip(before, after, strict=True))
+    widths = {y.shape[1] for y in before}
+    if len(widths) == 1:
+        y = numpy.concatenate(before)
+        variance = float(((y - y.mean(0)) ** 2).sum())
+    else:
+        # Batches of different lengths have no common mean of each element.
+        variance = sum(float(((y - y.mean()) ** 2).sum()) for y in before)
+    cosines = numpy.concatenate([
+        (y * z).sum(1) / numpy.maximum(
+            numpy.linalg.norm(y, axis=1) * numpy.linalg.norm(z, axis=1),
+            1e-300) for y, z in zip(before, after, strict=True)])
+    return squares / (variance or 1.), float(cosines.mean())

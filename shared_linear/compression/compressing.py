@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
     """What became of a layer, and its error on what is held out."""
 
     form: Form
-    solution: Solution | None
+    solution: Solution
     fold: InputMap
     rows: Array | None
     error: float
