@@ -12,7 +12,8 @@ support = {
     '__init__.py', '__main__.py', 'harness.py', 'hashed_linear.py'}
 # These take up to hours, and are run by their names.
 slow = {
-    'search_cost.py', 'shared_weights_quality.py', 'sharing_quality.py'}
+    'compression_quality.py', 'search_cost.py', 'shared_weights_quality.py',
+    'sharing_quality.py'}
 # These measure a GPU, and run where one is asked for.
 gpu = {'gpu_layer.py', 'gpu_step.py'}
 if not any('cupy' in flag for flag in sys.argv[1:]):
