@@ -16,6 +16,7 @@ from shared_linear.layers.tiled_link import (
     saved_order,
     to_cpu,
 )
+from shared_linear.surgery.preservation import transaction
 
 if TYPE_CHECKING:
     from chainer import Variable
@@ -154,8 +155,14 @@ class MixedLinear(TiledLinear):
         self.order = to_cpu(order)
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
-        reads = isinstance(serializer, chainer.Deserializer)
-        # First of all: a wrong snapshot changes nothing.
+        if isinstance(serializer, chainer.Deserializer):
+            with transaction(self):
+                self._serialize(serializer, True)
+        else:
+            self._serialize(serializer, False)
+
+    def _serialize(
+            self, serializer: chainer.AbstractSerializer, reads: bool) -> None:
         for name in ('n_tiles', 'n_blocks', 'seed'):
             value = getattr(self, name)
             saved = serializer(name, value)

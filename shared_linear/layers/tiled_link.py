@@ -15,6 +15,7 @@ from shared_linear.layers.initial_weights import (
     get_initializer,
     initialize_as,
 )
+from shared_linear.surgery.preservation import transaction
 
 if TYPE_CHECKING:
     from chainer import Variable
@@ -117,11 +118,48 @@ class TiledLinear(chainer.Link):
                 self.register_persistent('order')
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
-        if isinstance(serializer, chainer.Deserializer) and self.order is None:
+        if not isinstance(serializer, chainer.Deserializer):
+            super().serialize(serializer)
+            return
+        # All or nothing: a wrong snapshot changes nothing.
+        with transaction(self):
             order = saved_order(serializer)
             if order is not None:
-                self._set_order(self._check_order(order, self.in_size))
-        super().serialize(serializer)
+                order = self._check_order(order, self.in_size)
+                if self.order is None:
+                    self._set_order(order)
+                elif order.shape != self.order.shape:
+                    raise ValueError(
+                        'the snapshot has an order of shape {}, and the link '
+                        'one of {}'.format(order.shape, self.order.shape))
+            self._check_saved(serializer)
+            super().serialize(serializer)
+            if self.order is not None and self.in_size is not None:
+                self._check_order(self.order, self.in_size)
+
+    def _check_saved(self, serializer: chainer.Deserializer) -> None:
+        """Chainer would let an array of another shape be broadcast."""
+        for name in sorted(self._params):
+            param = vars(self)[name]
+            try:
+                saved: Any = serializer(name, None)
+            except KeyError:
+                continue  # Chainer says that it is missing, unless told not to
+            if saved is None:
+                continue
+            if saved.dtype.kind != 'f':
+                raise ValueError('{} of the snapshot is of {}, not of floats'
+                                 .format(name, saved.dtype))
+            if param.array is not None:
+                expected = param.shape
+            elif param is self._tiled and saved.ndim == 2:
+                expected = self._height, saved.shape[1]
+            else:
+                continue
+            if saved.shape != expected:
+                raise ValueError(
+                    '{} of the snapshot has the shape {}, and of the link '
+                    '{}'.format(name, saved.shape, expected))
 
     def _check_order(self, order: Any, in_size: int | None) -> NdArray:
         return checks.check_order(order, in_size)

@@ -168,11 +168,49 @@ class FakeQuantize(chainer.Link):
         self.calibrating = self.ranges != 'current'
 
     def serialize(self, serializer: Any) -> None:
-        super().serialize(serializer)
-        if self.low is not None:
-            # What was None is loaded as the file's own kind of array.
-            self.low = self.device.send(numpy.asarray(self.low))
-            self.high = self.device.send(numpy.asarray(self.high))
+        if not isinstance(serializer, chainer.Deserializer):
+            super().serialize(serializer)
+            return
+        before = dict(vars(self))
+        try:
+            # Of another shape they would be broadcast into what is there.
+            self.low = self.high = None
+            super().serialize(serializer)
+            self._take_loaded(before)
+        except (TypeError, ValueError) as error:
+            self.__dict__.update(before)
+            raise ValueError('the snapshot of a FakeQuantize is none: '
+                             + str(error)) from error
+        except BaseException:
+            self.__dict__.update(before)
+            raise
+
+    def _take_loaded(self, before: dict[str, Any]) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError('it has one end of a range only')
+        self.calibrating = bool(self.calibrating)
+        self.n_observed = int(self.n_observed)
+        if self.low is None:
+            return
+        # What was None is loaded as the file's own kind of array.
+        low, high = numpy.asarray(self.low), numpy.asarray(self.high)
+        n_axes = 0 if self.axis is None else 1
+        if (low.shape != high.shape or low.ndim != n_axes
+                or low.dtype.kind != 'f' or high.dtype != low.dtype):
+            raise ValueError(
+                f'it has ranges of shapes '
+                f'{low.shape} and {high.shape} and of {low.dtype} and '
+                f'{high.dtype}, not floats with {n_axes} axes')
+        held = before['low']
+        if held is not None and held.shape != low.shape:
+            raise ValueError(
+                f'it has {low.size} ranges, and '
+                f'the link {held.size}')
+        if not (numpy.isfinite(low) & numpy.isfinite(high)
+                & (low <= high)).all():
+            raise ValueError('it has ranges that are not finite, or end '
+                             'before they begin')
+        self.low, self.high = self.device.send(low), self.device.send(high)
 
     def _range_for(self, x: Any) -> tuple[Any, Any]:
         if self.ranges == 'current':
