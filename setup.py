@@ -34,7 +34,7 @@ setup(
     extras_require={
         'cuda12': ['cupy-cuda12x[ctk]>=14'],
         'cuda13': ['cupy-cuda13x[ctk]>=14'],
-        'bench': ['torch>=2'],
+        'bench': ['torch>=2', 'onnx2torch>=1.5', 'openvino>=2024'],
         'docs': docs,
         'onnx': onnx,
         'mpi': mpi,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from shared_linear.onnx.compat import ExportError
 from shared_linear.onnx.tracing import Trace
 
 # A number in each run.
@@ -274,8 +275,12 @@ def _pair_names(model: Any, other: Any) -> dict[str, str]:
 
 
 def _shapes(onnx: Any, model: Any) -> dict[str, tuple[int, ...]]:
-    graph = onnx.shape_inference.infer_shapes(
-        model, strict_mode=True, data_prop=True).graph
+    try:
+        graph = onnx.shape_inference.infer_shapes(
+            model, strict_mode=True, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as e:
+        raise ExportError('the graph is no valid ONNX: {}'.format(
+            ' '.join(str(e).split()))) from e
     return {
         value.name: _dims(value)
         for values in (graph.input, graph.value_info, graph.output)

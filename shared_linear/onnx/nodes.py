@@ -256,8 +256,13 @@ class Nodes:
             return self.add(
                 'Upsample' if self.opset < 10 else 'Resize', name, array)
         return self.add(
-            'Resize', name, '', array, mode='nearest', nearest_mode='floor',
-            coordinate_transformation_mode='asymmetric')
+            'Resize', name, self.absent('roi'), array, mode='nearest',
+            nearest_mode='floor', coordinate_transformation_mode='asymmetric')
+
+    def absent(self, name: str) -> str:
+        """An input of Resize that is not given."""
+        return '' if self.opset >= 13 else self.constant(
+            numpy.zeros(0, numpy.float32), name)
 
     def gemm(
             self, a: str, b: str, bias: Sequence[str], dtype: Any,

@@ -177,7 +177,7 @@ def convert_resize_images(nodes: Nodes) -> str:
             'mode': 'linear', 'coordinate_transformation_mode':
             'align_corners' if func.align_corners else 'half_pixel'}
     return nodes.add(
-        'Resize', nodes.x, '', '',
+        'Resize', nodes.x, nodes.absent('roi'), nodes.absent('scales'),
         nodes.ints([*nodes.shape[:2], *out], 'sizes'), **options)
 
 
