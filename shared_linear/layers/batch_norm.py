@@ -1,15 +1,18 @@
-"""How batch normalization folds into a layer of mixed sharing."""
+"""How batch normalization folds into layers of mixed sharing and low rank."""
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from chainer import backend
 
+from shared_linear.layers.low_rank_link import LowRankLinear
 from shared_linear.layers.mixed_link import MixedLinear
 from shared_linear.surgery.foldable import (
     CannotFold,
     Weights,
     bias,
+    linear_inputs,
     register_foldable,
 )
 
@@ -64,3 +67,25 @@ def _alike(xp, a, b):
 
 
 register_foldable(MixedLinear, mixed_outputs, mixed_inputs)
+
+
+def low_rank_outputs(link: LowRankLinear, scale: Any, shift: Any) -> Weights:
+    """Of y = B A fold(x) + b: the rows of B take in the scale."""
+    B: Any = link.B.array
+    if len(scale) != len(B):
+        raise CannotFold(
+            'it normalizes {} channels, and the layer has {} outputs'.format(
+                len(scale), len(B)))
+    return B * scale[:, None], bias(link) * scale + shift
+
+
+def low_rank_inputs(link: LowRankLinear, scale: Any, shift: Any) -> Weights:
+    """The columns of A take in the scale, and b what B makes of the shift."""
+    first = SimpleNamespace(
+        W=link.A, b=None, n_tiles=link.n_tiles, order=link.order)
+    A, added = linear_inputs(first, scale, shift)
+    return A, bias(link) + link.B.array @ added
+
+
+register_foldable(
+    LowRankLinear, low_rank_outputs, low_rank_inputs, 'B', 'A')

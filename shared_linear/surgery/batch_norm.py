@@ -162,10 +162,14 @@ def _only_readers(value: Value, link: chainer.Link) -> None:
 
 
 def _own_weight(graph: Graph, link: Any, path: str) -> None:
+    kind = foldable(link)
+    arrays = [getattr(link, name).array
+              for name in {kind.output_weight, kind.input_weight}]
     for node in graph:
         for value in node.inputs:
-            if (value.is_parameter and link.W.array is not None
-                    and value.array is link.W.array):
+            if value.is_parameter and any(
+                    value.array is array for array in arrays
+                    if array is not None):
                 if node.link is not link or len(value.readers) > 1:
                     raise CannotFold(
                         f'the weight of {path} is read by '
@@ -286,12 +290,15 @@ def _carry_out(model: chainer.Link, path: str, fold: Attempt,
     if id(layer) in touched:
         # Its recorded values are from before; the next round sees it again.
         raise CannotFold('its neighbour was folded in this round')
-    if layer.W.array is None:
+    kind = foldable(layer)
+    weight = getattr(layer, kind.output_weight if fold.forwards
+                     else kind.input_weight)
+    if weight.array is None:
         raise CannotFold(f'{address} is not initialized yet')
-    dtype, added = layer.W.dtype, layer.b is None
+    dtype, added = weight.dtype, layer.b is None
     with transaction(layer, fold.normalization):
         W, b = fold.weights()
-        layer.W.array = W.astype(dtype)
+        weight.array = W.astype(dtype)
         if added:
             with layer.init_scope():
                 layer.b = chainer.Parameter(b.astype(dtype))

@@ -28,11 +28,15 @@ class Foldable(NamedTuple):
         inputs (callable): ``(link, scale, shift)``, one element for each
             input channel, to the ``W`` and ``b`` with which the link
             computes from ``x`` what it computed from ``scale * x + shift``.
+        output_weight (str): The parameter that is ``W`` to ``outputs``.
+        input_weight (str): The parameter that is ``W`` to ``inputs``.
 
     """
 
     outputs: Callable[[Any, Any, Any], Weights]
     inputs: Callable[[Any, Any, Any], Weights]
+    output_weight: str = 'W'
+    input_weight: str = 'W'
 
 
 _foldable: 'weakref.WeakKeyDictionary[type, Foldable]' = (
@@ -184,7 +188,8 @@ def depthwise_inputs(link: Any, scale: Any, shift: Any) -> Weights:
 def register_foldable(
         link_class: type,
         outputs: Callable[[Any, Any, Any], Weights] = linear_outputs,
-        inputs: Callable[[Any, Any, Any], Weights] = linear_inputs) -> None:
+        inputs: Callable[[Any, Any, Any], Weights] = linear_inputs,
+        output_weight: str = 'W', input_weight: str = 'W') -> None:
     """Tells how batch normalization folds into links of a class.
 
     Links of other classes that have ``n_tiles``, a two-dimensional ``W`` and
@@ -199,9 +204,12 @@ def register_foldable(
         link_class (type): The class, with those derived from it.
         outputs (callable): See :class:`.Foldable`.
         inputs (callable): See :class:`.Foldable`.
+        output_weight (str): See :class:`.Foldable`.
+        input_weight (str): See :class:`.Foldable`.
 
     """
-    _foldable[link_class] = Foldable(outputs, inputs)
+    _foldable[link_class] = Foldable(
+        outputs, inputs, output_weight, input_weight)
 
 
 _convolutions: tuple[type, ...] = (
