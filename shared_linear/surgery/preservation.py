@@ -22,11 +22,15 @@ def all_links(model: chainer.Link) -> list[chainer.Link]:
 
 @contextlib.contextmanager
 def examination(*models: chainer.Link) -> Iterator[list[chainer.Link]]:
-    """Waits until no other thread runs the models, and keeps others out."""
+    """Waits until no other thread runs the models, and keeps others out.
+
+    Meanwhile the device of the first is in use, and its random numbers.
+    """
     links = [link for model in models for link in all_links(model)]
     with interposition.watched(links):
         with turns.turn(links, class_of(models[0]).__name__):
-            yield links
+            with chainer.using_device(models[0].device):
+                yield links
 
 
 @contextlib.contextmanager
