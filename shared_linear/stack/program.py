@@ -66,9 +66,9 @@ def run(name: str, arguments: list[str], *, is_module: bool = False,
 
 def _main_module(**attributes: Any) -> types.ModuleType:
     main = types.ModuleType('__main__')
-    vars(main).update(
-        attributes, __builtins__=sys.modules['builtins'],
-        __annotations__={})
+    vars(main).update(attributes, __builtins__=sys.modules['builtins'])
+    if sys.version_info < (3, 14):
+        vars(main)['__annotations__'] = {}
     if sys.version_info < (3, 15):
         spec = attributes.get('__spec__')
         vars(main)['__cached__'] = spec and spec.cached

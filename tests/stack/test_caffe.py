@@ -21,14 +21,21 @@ MESSAGES = {
     'InnerProductParameter': [
         ('num_output', 1, 'uint32', False), ('bias_term', 2, 'bool', False)],
     'ConvolutionParameter': [
-        ('num_output', 1, 'uint32', False), ('kernel_size', 4, 'uint32', True),
-        ('pad', 3, 'uint32', True), ('stride', 6, 'uint32', True)],
+        ('num_output', 1, 'uint32', False), ('bias_term', 2, 'bool', False),
+        ('kernel_size', 4, 'uint32', True), ('pad', 3, 'uint32', True),
+        ('stride', 6, 'uint32', True)],
+    'BatchNormParameter': [
+        ('use_global_stats', 1, 'bool', False), ('eps', 3, 'float', False)],
+    'ScaleParameter': [
+        ('axis', 1, 'int32', False), ('bias_term', 4, 'bool', False)],
     'LayerParameter': [
         ('name', 1, 'string', False), ('type', 2, 'string', False),
         ('bottom', 3, 'string', True), ('top', 4, 'string', True),
         ('blobs', 7, 'BlobProto', True),
         ('convolution_param', 106, 'ConvolutionParameter', False),
-        ('inner_product_param', 117, 'InnerProductParameter', False)],
+        ('inner_product_param', 117, 'InnerProductParameter', False),
+        ('batch_norm_param', 139, 'BatchNormParameter', False),
+        ('scale_param', 142, 'ScaleParameter', False)],
     'NetParameter': [
         ('name', 1, 'string', False), ('layer', 100, 'LayerParameter', True)],
 }
@@ -95,6 +102,29 @@ def test_a_model_is_read(caffe, tmp_path):
     h = numpy.einsum('nchwij,ocij->nohw', windows, W.astype('d')) + 1
     expected = numpy.maximum(h, 0).reshape(2, -1) @ a.T + b
     numpy.testing.assert_allclose(y.array, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_normalization_is_read(caffe, tmp_path):
+    """As each layer of a ResNet has it."""
+    mean, var, gamma, beta = numpy.random.rand(4, 2) + .5
+    net = caffe['NetParameter'](name='ours')
+    # Caffe keeps sums, and by what to divide them.
+    add_layer(net, 'bn', 'BatchNorm', 'data', 2 * mean, 2 * var,
+              numpy.array([2.]), batch_norm_param=dict(use_global_stats=True))
+    add_layer(net, 'scale', 'Scale', 'bn', gamma, beta,
+              scale_param=dict(axis=1, bias_term=True))
+    path = tmp_path / 'ours.caffemodel'
+    path.write_bytes(net.SerializeToString())
+
+    from chainer.links import caffe as reader
+    x = numpy.random.randn(3, 2, 4, 4).astype('f')
+    with chainer.using_config('train', False):
+        y, = reader.CaffeFunction(str(path))({'data': x}, outputs=['scale'])
+    mean, var, gamma, beta = (
+        a[:, None, None] for a in (mean, var, gamma, beta))
+    numpy.testing.assert_allclose(
+        y.array, (x - mean) / numpy.sqrt(var + 1e-5) * gamma + beta,
+        rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_is_written(caffe, tmp_path):
