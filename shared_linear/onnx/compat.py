@@ -117,15 +117,15 @@ class Record:
     """What ran, and what it computed.
 
     Attributes:
-        calls (dict): Outputs of each function node, by its id, and the node,
-            so that no other takes its id.
+        calls (dict): Each function node, its outputs and its inputs, by the
+            id of the node, which no other takes so.
         functions (list): Name in the graph, class, names of the outputs and
             outputs of each function that was written.
 
     """
 
     def __init__(self) -> None:
-        self.calls: dict[int, tuple[Any, Any]] = {}
+        self.calls: dict[int, tuple[Any, Any, Any]] = {}
         self.functions: list[
             tuple[str, str, tuple[str, ...], list[Any]]] = []
 
@@ -133,7 +133,7 @@ class Record:
     def indices(self) -> dict[int, Any]:
         """Those that the model upsamples by."""
         return {
-            id(node.indexes): None for node, _ in self.calls.values()
+            id(node.indexes): None for node, *_ in self.calls.values()
             if isinstance(node, Upsampling2D)}
 
 
@@ -145,7 +145,8 @@ def recorded() -> Iterator[Record]:
 
     def apply_and_keep(node: Any, inputs: Any) -> Any:
         outputs = apply(node, inputs)
-        record.calls[id(node)] = node, outputs
+        # Of an input that nobody holds, the exporter cannot find the array.
+        record.calls[id(node)] = node, outputs, inputs
         return outputs
 
     with replaced(chainer.FunctionNode, 'apply', apply_and_keep):
@@ -184,6 +185,11 @@ def converted(
         context = graph.context
         if not hasattr(context, 'indices'):
             context.indices = record.indices
+        call = record.calls.get(id(getattr(function, 'node', function)))
+        if call is None:
+            raise ExportError(
+                'the model takes what {} computed in an earlier run: reset '
+                'its state before the export'.format(_full_name(function)))
         params = params_of(function, opset, inputs, outputs, context)
         convert = conversion_of(function)
         if name not in converters and convert is None:
@@ -206,10 +212,9 @@ def converted(
         for node in nodes:
             # By it errors and the free axes name the function.
             node.name = node.name or label
-        ys = record.calls[id(getattr(function, 'node', function))][1]
         record.functions.append((
             label, _full_name(function), tuple(outputs),
-            [cuda.to_cpu(y.array) for y in ys]))
+            [cuda.to_cpu(y.array) for y in call[1]]))
         return nodes
 
     with contextlib.ExitStack() as stack:

@@ -5,15 +5,9 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from shared_linear.onnx.axes import (
-    Ambiguous,
-    Axis,
-    Frozen,
-    free_axes,
-    function_of,
-    values_in_constants,
-)
+from shared_linear.onnx.axes import Axis, free_axes, values_in_constants
 from shared_linear.onnx.compat import ExportError
+from shared_linear.onnx.sizes import Ambiguous, Frozen, function_of
 from shared_linear.onnx.tracing import Inputs, Trace
 
 BATCH = 'batch'

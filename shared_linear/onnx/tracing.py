@@ -213,6 +213,14 @@ def _others(xp: Any, array: Any) -> Any:
     return rolled * array.dtype.type(.75)
 
 
+def _forget_runs(model: chainer.Link) -> None:
+    """The state that an earlier run left is a constant, and not computed."""
+    for link in model.links():
+        for name, value in vars(link).items():
+            if isinstance(value, Variable) and value.creator is not None:
+                link.__dict__[name] = Variable(value.array)
+
+
 def _draw_others(model: chainer.Link) -> None:
     random.seed(1)
     numpy.random.seed(1)
@@ -274,6 +282,7 @@ def trace(
         for name, v in zip(inputs.names, variables, strict=True)}
     with unchanged(model), compat.recorded() as record, \
             compat.converted(exporter, converters or {}, record):
+        _forget_runs(model)
         if other_values:
             _draw_others(model)
         proto = exporter.export(

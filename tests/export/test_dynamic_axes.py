@@ -172,3 +172,69 @@ def test_what_is_no_axis(path, given, error, message):
     with pytest.raises(error, match=message):
         sl.onnx.export(
             L.Linear(4, 3), normal(2, 4), path, dynamic_axes=given)
+
+
+@pytest.mark.parametrize('opset', [9, 11, 17, 21])
+def test_state_that_begins_with_zeros(path, opset):
+    """As many rows of zeros as x has."""
+    class Language(chainer.Chain):
+
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.embed, self.lstm = L.EmbedID(20, 6), L.LSTM(6, 5)
+                self.out = L.Linear(5, 20)
+
+        def forward(self, x):
+            self.lstm.reset_state()
+            for i in range(x.shape[1]):
+                h = self.lstm(self.embed(x[:, i]))
+            return self.out(h)
+
+    model = Language()
+    x = numpy.arange(6, dtype=numpy.int32).reshape(2, 3)
+    proto = sl.onnx.export(model, x, path, opset_version=opset)
+    assert axes(proto.graph.output[0]) == ['batch', 20]
+    x = numpy.arange(12, dtype=numpy.int32).reshape(4, 3)
+    numpy.testing.assert_allclose(
+        run(path, x=x)[0], run_chainer(model, x), rtol=0, atol=1e-5)
+
+
+def test_state_that_an_earlier_run_left(path):
+    """It is a constant, and fits one batch size."""
+    model = chainer.Sequential(L.LSTM(4, 3))
+    model(normal(2, 4))
+    before = model[0].c, model[0].h
+    x = normal(2, 4)
+    with pytest.warns(UserWarning, match='frozen at 2'):
+        sl.onnx.export(model, x, path)
+    assert (model[0].c, model[0].h) == before
+    numpy.testing.assert_allclose(
+        run(path, x=x)[0], run_chainer(model, x), rtol=0, atol=1e-5)
+
+
+def test_attention(path):
+    """Sequences of any length, heads split and joined again."""
+    class Attention(chainer.Chain):
+
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.q, self.k, self.v = (L.Linear(8, 8) for _ in range(3))
+                self.norm = L.LayerNormalization(8)
+
+        def forward(self, x):
+            B, T, D = x.shape
+            q, k, v = (
+                F.transpose(F.reshape(
+                    link(x, n_batch_axes=2), (B, T, 2, 4)), (0, 2, 1, 3))
+                for link in (self.q, self.k, self.v))
+            a = F.softmax(F.matmul(q, k, transb=True) / 2, axis=-1)
+            h = F.transpose(F.matmul(a, v), (0, 2, 1, 3))
+            return F.reshape(
+                self.norm(F.reshape(h, (B * T, D))), (B, T, D))
+
+    model = Attention()
+    sl.onnx.export(
+        model, normal(2, 5, 8), path, dynamic_axes={'x': {1: 'time'}})
+    check(model, path, (2, 5, 8), (3, 9, 8), (1, 2, 8))

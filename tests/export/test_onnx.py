@@ -490,6 +490,7 @@ class TestNetworks:
         (lambda self, x: F.broadcast_to(F.sum(x), (len(x) + 3, 1)), (6,)),
         (lambda self, x: F.broadcast_to(F.sum(x), (len(x) ** 2, 1)), (6,)),
         (lambda self, x: F.broadcast_to(F.sum(x), (3 * len(x) - 2, 1)), (6,)),
+        (lambda self, x: x + numpy.full(x.shape, 2, numpy.float32), (6,)),
         (lambda self, x: F.sum(x), (6,)),
         (lambda self, x: x, (6,)),
         (lambda self, x: F.tile(self.scale.W.reshape(1, 6), (len(x), 1)) * x,
@@ -510,7 +511,8 @@ class TestNetworks:
          r'frozen at 4: the model fails on 9 rows \(InvalidType: '),
         (lambda self, x: x * (1 / len(x)),
          'frozen at 4: a constant of MulConstant_0 depends on it'),
-        (lambda self, x: x + numpy.zeros(x.shape, numpy.float32),
+        (lambda self, x: x + numpy.arange(
+            x.size, dtype=numpy.float32).reshape(x.shape),
          'frozen at 4: a constant of Add_0 depends on it'),
         (lambda self, x: F.concat([x[i:i + 1] for i in range(len(x))], 0),
          'frozen at 4: it calls other functions for other sizes'),
