@@ -16,10 +16,10 @@ from chainer.backends import cuda  # isort: skip
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
     'gpu_layer': [
-        '--device', '@numpy', '--batch', '4', '--in-size', '16',
+        '--batch', '4', '--in-size', '16',
         '--out-size', '5', '--n-tiles', '2', '--mib', '1', '--copy-mib', '1',
         '--product-size', '8', '--rotated-mib', '1', '--seconds', '0'],
-    'gpu_step': ['--device', '@numpy', '--batch', '2', '--steps', '2'],
+    'gpu_step': ['--batch', '2', '--steps', '2'],
     'layer_speed': [
         '--size', '12,5', '--batch', '2', '--n-tiles', '3', '--seconds', '0'],
     'mixed_speed': [
@@ -32,11 +32,13 @@ SMALL = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('device', [
+    '@numpy', pytest.param('@cupy:0', marks=pytest.mark.gpu)])
 @pytest.mark.parametrize('name', sorted(SMALL))
-def test_benchmark_writes_its_results(name, tmp_path):
+def test_benchmark_writes_its_results(name, device, tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / 'benchmarks' / (name + '.py'), *SMALL[name],
-         '--out', tmp_path / 'out'],
+         '--device', device, '--out', tmp_path / 'out'],
         capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / 'out' / (name + '.json')).read_text())
