@@ -164,6 +164,9 @@ class Processes:
     def lose_voice(self) -> None:
         """Says that mpiexec reads nothing any more."""
 
+    def say_on_terminal(self, line: str) -> None:
+        """Prints where a key was pressed, past mpiexec."""
+
     def leave(self, status: int) -> None:
         """Ends the others as well, once the reason has been printed."""
 
@@ -350,9 +353,12 @@ class Connected(Processes):
     def say(self, line: str) -> None:
         super().say(line)
         if not self._is_heard:
-            # Ctrl-C came from a terminal, if there is one.
-            with contextlib.suppress(OSError), open('/dev/tty', 'w') as file:
-                print(line, file=file)
+            self.say_on_terminal(line)
+
+    def say_on_terminal(self, line: str) -> None:
+        # If there is one: a job of a queue has none.
+        with contextlib.suppress(OSError), open('/dev/tty', 'w') as file:
+            print(line, file=file)
 
     def lose_voice(self) -> None:
         self._is_heard = False

@@ -2,6 +2,7 @@
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -32,10 +33,15 @@ class StopSignals:
         received (int): Number of the last signal, 0 before the first.
         is_warned (bool): Whether a warning came.
         is_training (bool): Whether the first signal can wait.
+        hurry (callable): Called if the signal comes before what was done
+            for its warning is done.
     """
+
+    hurry: Callable[[], None] | None = None
 
     def __init__(self, warning: int | None = None) -> None:
         self.received = 0
+        self._is_ready = False
         self.is_warned = False
         self.is_training = False
         self._warning = warning
@@ -53,9 +59,11 @@ class StopSignals:
 
     def heed_warning(self) -> int:
         """Returns the signal that a warning was of, 0 if there is none."""
+        self._is_ready = True
         end = time.monotonic() + PATIENCE
         while not self.received and time.monotonic() < end:
             time.sleep(.01)
+        self._is_ready = False
         return self.received
 
     def __enter__(self) -> 'StopSignals':
@@ -84,6 +92,8 @@ class StopSignals:
         self.received = number
         if not can_wait:
             raise KeyboardInterrupt
+        if self.is_warned and not self._is_ready and self.hurry is not None:
+            self.hurry()
 
     def _be_warned(self, number: int, frame: FrameType | None) -> None:
         self.is_warned = True

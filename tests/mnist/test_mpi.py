@@ -17,7 +17,7 @@ from made_digits import write_digits
 from tiny_run import SCRIPT
 
 import train_mnist
-from mnist import launch, processes, snapshots, stopping
+from mnist import command, launch, processes, snapshots, stopping
 from mnist.errors import UserError
 
 # 12 digits are 6 or 3 for each process; 60 are five mini-batches.
@@ -449,8 +449,14 @@ def test_ctrl_c_on_a_terminal(options, tmp_path):
     assert process.wait() != 0
     name, iteration = newest_snapshot(tmp_path)
     assert name == f'snapshot_iter_{iteration}'
-
-    line, = our_lines(shown.decode())
+    lines = our_lines(shown.decode())
+    if command.NO_TIME in lines[0]:
+        # A busy machine; it may be killed before the snapshot is whole.
+        assert which_mpi().startswith('Open MPI v5')
+        del lines[0]
+        if not lines:
+            return
+    line, = lines
     assert f'train_mnist.py: stopped in epoch {iteration // 5 + 1}; ' in line
     assert line.endswith(
         f'result/{name} is whole: go on with the same options and --resume')
@@ -462,6 +468,16 @@ def which_mpi():
          'mpi4py.rc(initialize=False); from mpi4py import MPI; '
          'print(MPI.Get_library_version())'],
         check=True, capture_output=True, text=True).stdout
+
+
+def test_a_signal_before_the_snapshot_is_not_silent():
+    said = []
+    with stopping.StopSignals(signal.SIGCONT) as signals:
+        signals.hurry = lambda: said.append('hurry')
+        signals.is_training = True
+        signal.raise_signal(signal.SIGCONT)
+        signal.raise_signal(signal.SIGTERM)
+    assert said == ['hurry']
 
 
 class Trainer(SimpleNamespace):
@@ -486,8 +502,9 @@ def test_a_warning_is_worth_a_snapshot(monkeypatch, follows):
 
     monkeypatch.setattr(stopping, 'PATIENCE', .05)
     monkeypatch.setattr(stopping.time, 'sleep', sleep)
-    trainer = Trainer()
+    trainer, said = Trainer(), []
     with stopping.StopSignals(signal.SIGCONT) as signals:
+        signals.hurry = lambda: said.append('hurry')
         stop = stopping.StopWhenAsked(signals, 10, processes.Processes())
         signals.is_training = True
         stop(trainer)
@@ -502,6 +519,7 @@ def test_a_warning_is_worth_a_snapshot(monkeypatch, follows):
             stop(trainer)
             assert not signals.is_warned
         assert trainer.taken == 1
+        assert said == []
     assert signal.getsignal(signal.SIGCONT) == signal.SIG_DFL
 
 
