@@ -8,13 +8,17 @@ import shutil
 import sys
 import types
 from collections.abc import Iterator
+from importlib import metadata, resources
 from typing import Any
 from xml.etree import ElementTree
+
+from shared_linear.stack import setuptools_82
 
 
 def give_back() -> Iterator[str]:
     """Modules that are gone, as far as such programs make use of them."""
     for name, make in [('imp', make_imp), ('distutils', make_distutils),
+                       ('pkg_resources', make_pkg_resources),
                        ('xml.etree.cElementTree', make_element_tree)]:
         if name not in sys.modules and importlib.util.find_spec(name) is None:
             sys.modules.update(make())
@@ -102,3 +106,36 @@ def make_distutils() -> dict[str, types.ModuleType]:
     package = _module('distutils', version=version, util=util, spawn=spawn,
                       __path__=[])
     return {m.__name__: m for m in (package, version, util, spawn)}
+
+
+def make_pkg_resources() -> dict[str, types.ModuleType]:
+    # Gone from setuptools 82.
+    class VersionConflict(setuptools_82.ResolutionError):
+
+        """Never raised: it is there to be caught."""
+
+    def get_distribution(name: str) -> types.SimpleNamespace:
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError as e:
+            raise setuptools_82.ResolutionError(str(e)) from None
+        return types.SimpleNamespace(
+            project_name=name, key=name.lower(), version=version)
+
+    def resource_filename(package: str, name: str) -> str:
+        return str(resources.files(package) / name)
+
+    def resource_string(package: str, name: str) -> bytes:
+        return (resources.files(package) / name).read_bytes()
+
+    def parse_version(version: str) -> Any:
+        return importlib.import_module('packaging.version').parse(version)
+
+    return {'pkg_resources': _module(
+        'pkg_resources', get_distribution=get_distribution,
+        require=setuptools_82.WorkingSet().require,
+        WorkingSet=setuptools_82.WorkingSet, parse_version=parse_version,
+        resource_filename=resource_filename, resource_string=resource_string,
+        ResolutionError=setuptools_82.ResolutionError,
+        DistributionNotFound=setuptools_82.ResolutionError,
+        VersionConflict=VersionConflict)}

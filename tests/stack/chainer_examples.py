@@ -47,9 +47,9 @@ RUNS = [
     ('pos', 'postagging.py -e 1 -b 8'),
     ('sentiment', 'train_sentiment.py -e 1 -u 5 -b 5 -p 1'),
     ('reinforcement_learning', 'dqn_cartpole.py --episodes 3 '
-                               '--replay-start-size 20'),
+                               '--replay-start-size 20 --no-record'),
     ('reinforcement_learning', 'ddpg_pendulum.py --episodes 1 '
-                               '--replay-start-size 50'),
+                               '--replay-start-size 50 --no-record'),
 ]
 
 

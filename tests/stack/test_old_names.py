@@ -151,6 +151,20 @@ def test_a_source_is_loaded(tmp_path):
         del sys.modules['settings_of_a_test']
 
 
+def test_versions_and_resources_of_packages():
+    resources = old_modules.make_pkg_resources()['pkg_resources']
+    assert resources.get_distribution('numpy').version == numpy.__version__
+    with pytest.raises(resources.DistributionNotFound):
+        resources.get_distribution('no-such-package-of-ours')
+    resources.require('numpy>=1.26')
+    with pytest.raises(resources.ResolutionError):
+        resources.require('numpy<1')
+    path = resources.resource_filename('numpy', '__init__.py')
+    assert path == numpy.__file__
+    assert b'numpy' in resources.resource_string('numpy', '__init__.py')
+    assert resources.parse_version('1.10') > resources.parse_version('1.9')
+
+
 def test_the_modules_are_not_there_by_the_import_alone():
     if sys.version_info >= (3, 12):
         assert importlib.util.find_spec('imp') is None
