@@ -1,9 +1,5 @@
 """Test cases that several files share."""
 import chainerx
-import numpy
-import reference
-
-import shared_linear as sl
 
 # NumPy always; CuPy is marked gpu, and skipped where there is none.
 BACKENDS = [{}, {'use_cuda': True}]
@@ -37,56 +33,18 @@ LAYOUTS = {
 }
 
 
-class ThreeDraws:
+class FourDraws:
 
-    """Checks gradients along three random directions.
+    """Checks gradients along four random directions.
 
     Along one alone, what is wrong with one input's gradient may be small
     beside the gradients of the others.
     """
 
     def run_test_backward(self, backend_config):
-        for _ in range(3):
+        for _ in range(4):
             super().run_test_backward(backend_config)
 
     def run_test_double_backward(self, backend_config):
-        for _ in range(3):
+        for _ in range(4):
             super().run_test_double_backward(backend_config)
-
-
-class SharedLinearCase(ThreeDraws):
-
-    batch_shape = (4,)
-    data_shape = (12,)
-    out_size = 3
-    n_tiles = 3
-    x_dtype = W_dtype = 'f'
-    nobias = False
-    method = 'fold'
-
-    def setUp(self):
-        tolerance = TOLERANCES[min(
-            self.x_dtype, self.W_dtype, key='efd'.index)]
-        self.check_forward_options = tolerance
-        self.check_backward_options = tolerance
-        self.check_double_backward_options = tolerance
-
-    def generate_inputs(self):
-        in_size = int(numpy.prod(self.data_shape))
-        x = numpy.random.uniform(-1, 1, self.batch_shape + self.data_shape)
-        W = numpy.random.uniform(
-            -1, 1, (self.out_size, in_size // self.n_tiles))
-        b = numpy.random.uniform(-1, 1, self.out_size)
-        inputs = x.astype(self.x_dtype), W.astype(self.W_dtype)
-        if self.nobias:
-            return inputs
-        return inputs + (b.astype(self.x_dtype),)
-
-    def forward(self, inputs, device):
-        return sl.shared_linear(
-            *inputs, n_batch_axes=len(self.batch_shape), method=self.method),
-
-    def forward_expected(self, inputs):
-        y = reference.shared_linear(
-            *inputs, n_batch_axes=len(self.batch_shape))
-        return y.astype(self.x_dtype),

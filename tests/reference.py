@@ -25,27 +25,49 @@ def dense_weight(x, W, n_batch_axes=1):
     return tile(W, matrix(x, n_batch_axes).shape[1] // W.shape[1])
 
 
-def shared_linear(x, W, b=None, n_batch_axes=1):
-    V = dense_weight(x, W, n_batch_axes)
+def affine(x, V, b=None, n_batch_axes=1):
+    """The dense layer of the weight V."""
     y = numpy.einsum('bi,oi->bo', matrix(x, n_batch_axes), V)
     if b is not None:
         y = y + numpy.asarray(b, 'd')
-    return y.reshape(x.shape[:n_batch_axes] + (len(W),))
+    return y.reshape(x.shape[:n_batch_axes] + (len(V),))
 
 
-def gradients(x, W, gy, n_batch_axes=1):
+def shared_linear(x, W, b=None, n_batch_axes=1):
+    return affine(x, dense_weight(x, W, n_batch_axes), b, n_batch_axes)
+
+
+def adjoint(weight, shape, gV):
+    """gW with <gW, W> = <gV, weight(W)>, from one unit after the other."""
+    gW = numpy.zeros(shape)
+    for i in numpy.ndindex(*shape):
+        unit = numpy.zeros(shape)
+        unit[i] = 1
+        gW[i] = (weight(unit) * gV).sum()
+    return gW
+
+
+def _maps(x, W, n_batch_axes, weight):
+    """From W to V, which is tiled where no other is given, and its adjoint."""
+    if weight is not None:
+        return weight, lambda gV: adjoint(weight, W.shape, gV)
+    n_tiles = matrix(x, n_batch_axes).shape[1] // W.shape[1]
+    return lambda W: tile(W, n_tiles), lambda gV: fold(gV, n_tiles)
+
+
+def gradients(x, W, gy, n_batch_axes=1, weight=None):
     """gx, gW and gb of <gy, y>."""
-    V = dense_weight(x, W, n_batch_axes)
+    weight, transpose = _maps(x, W, n_batch_axes, weight)
     gy = matrix(gy, n_batch_axes)
-    gx = numpy.einsum('bo,oi->bi', gy, V)
+    gx = numpy.einsum('bo,oi->bi', gy, weight(W))
     gV = numpy.einsum('bo,bi->oi', gy, matrix(x, n_batch_axes))
-    return gx.reshape(x.shape), fold(gV, V.shape[1] // W.shape[1]), gy.sum(0)
+    return gx.reshape(x.shape), transpose(gV), gy.sum(0)
 
 
-def second_gradients(x, W, gy, ggx, ggW, ggb, n_batch_axes=1):
+def second_gradients(x, W, gy, ggx, ggW, ggb, n_batch_axes=1, weight=None):
     """Gradients of <ggx, gx> + <ggW, gW> + <ggb, gb> by x, W and gy."""
-    V = dense_weight(x, W, n_batch_axes)
-    ggV = dense_weight(x, ggW, n_batch_axes)
+    weight, transpose = _maps(x, W, n_batch_axes, weight)
+    V, ggV = weight(W), weight(ggW)
     rows, ggrows = matrix(x, n_batch_axes), matrix(ggx, n_batch_axes)
     gy_rows = matrix(gy, n_batch_axes)
     by_gy = (
@@ -54,8 +76,7 @@ def second_gradients(x, W, gy, ggx, ggW, ggb, n_batch_axes=1):
     by_x = numpy.einsum('bo,oi->bi', gy_rows, ggV)
     by_V = numpy.einsum('bo,bi->oi', gy_rows, ggrows)
     return (
-        by_x.reshape(x.shape), fold(by_V, V.shape[1] // W.shape[1]),
-        by_gy.reshape(gy.shape))
+        by_x.reshape(x.shape), transpose(by_V), by_gy.reshape(gy.shape))
 
 
 def mixed_permutations(in_size, n_blocks, seed, order=None):
@@ -88,7 +109,4 @@ def mixed_weight(W, n_tiles, n_blocks, seed=0, order=None):
 
 
 def mixed_linear(x, W, b, mixing, n_batch_axes=1):
-    y = matrix(x, n_batch_axes) @ mixed_weight(W, **mixing).T
-    if b is not None:
-        y = y + numpy.asarray(b, 'd')
-    return y.reshape(x.shape[:n_batch_axes] + y.shape[1:])
+    return affine(x, mixed_weight(W, **mixing), b, n_batch_axes)

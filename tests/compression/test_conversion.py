@@ -1,6 +1,10 @@
-"""SharedLinear.from_linear: a dense layer fitted on real inputs."""
+"""from_linear of each class: a dense layer fitted on real inputs.
+
+With n_blocks, the fit is stacked over the blocks.
+"""
 import numpy
 import pytest
+import reference
 
 import shared_linear as sl
 from shared_linear.compression.calibration import RIDGE, Fit, Moments
@@ -8,9 +12,33 @@ from shared_linear.compression.calibration import RIDGE, Fit, Moments
 import chainer  # isort: skip
 import chainer.links as L  # isort: skip
 
-IN, OUT, N_TILES = 12, 5, 3
-WIDTH = IN // N_TILES
+IN, OUT, N_TILES = 12, 6, 3
 ORDER = numpy.random.RandomState(3).permutation(IN)
+
+
+def shared(n_tiles, **arguments):
+    return sl.SharedLinear, {'n_tiles': n_tiles, **arguments}
+
+
+def mixed(n_tiles, n_blocks, **arguments):
+    return sl.MixedLinear, {
+        'n_tiles': n_tiles, 'n_blocks': n_blocks, 'seed': 4, **arguments}
+
+
+SHARES = {
+    '{} tiles, {}'.format(n_tiles, order_name): shared(n_tiles, order=order)
+    for n_tiles in (1, 2, 3, 12)
+    for order_name, order in (('plain', None), ('order', ORDER))}
+SHARES.update({
+    '{} tiles, {} blocks, {}'.format(*sizes, order_name): mixed(
+        *sizes, order=order)
+    for sizes in [(3, 2), (1, 3), (4, 1), (12, 6), (2, 6), (1, 1)]
+    for order_name, order in (('random', None), ('order', ORDER))})
+CLASSES = {'SharedLinear': shared(3), 'MixedLinear': mixed(3, 2)}
+EACH, EACH_CLASS = (
+    pytest.mark.parametrize(
+        'link_class, sharing', table.values(), ids=list(table))
+    for table in (SHARES, CLASSES))
 
 
 def make_dense(nobias=False, dtype=numpy.float64):
@@ -28,112 +56,163 @@ def make_inputs(count=200, seed=0, dtype=numpy.float64):
     return (random.normal(size=(count, IN)) @ mixture + 2).astype(dtype)
 
 
-def fold(x, order=None):
-    """Independent of the package: a sum over explicit columns."""
-    x = x if order is None else x[..., order]
-    return sum(
-        x[..., i * WIDTH:(i + 1) * WIDTH] for i in range(N_TILES))
+def folded(x, n_tiles, n_blocks=1, seed=None, order=None):
+    """What each block sees, from the formula."""
+    if seed is None and order is None:
+        return [reference.fold(x, n_tiles)]
+    return [
+        reference.fold(x[:, p] * numpy.array(s), n_tiles)
+        for p, s in reference.mixed_permutations(
+            x.shape[1], n_blocks, seed, order)]
 
 
-def expected_fit(x, dense, has_bias, order=None):
-    """Least squares on the design matrix, with the ridge as more rows."""
-    W = dense.W.array.astype(float)
-    b = 0 if dense.b is None else dense.b.array
-    y = x @ W.T + b
-    centre = x.mean(0) if has_bias else 0
-    y_centre = y.mean(0) if has_bias else 0
-    squares = ((x - centre) ** 2).sum(0)
-    ridge = numpy.sqrt(RIDGE * squares.mean() or 1e-9) * numpy.eye(IN)
-    design = numpy.concatenate([fold(x - centre, order), fold(ridge, order)])
-    target = numpy.concatenate([y - y_centre, ridge @ W.T])
-    solution = numpy.linalg.lstsq(design, target, rcond=None)[0].T
-    bias = y_centre - solution @ fold(centre, order) if has_bias else None
-    return solution, bias
+def expected_fit(x, dense, has_bias, sharing):
+    """Least squares on the rows of all blocks, with the ridge as more rows."""
+    n_blocks = sharing.get('n_blocks', 1)
+    V = dense.W.array.astype(float)
+    y = x @ V.T + (0 if dense.b is None else dense.b.array)
+    x_mean, y_mean = (a.mean(0) if has_bias else 0 * a[0] for a in (x, y))
+    # Without any variance, the ridge alone decides.
+    ridge = numpy.sqrt(
+        RIDGE * ((x - x_mean) ** 2).mean() * len(x) or 1) * numpy.eye(IN)
+    design = folded(x - x_mean, **sharing) + folded(ridge, **sharing)
+    target = numpy.split(y - y_mean, n_blocks, axis=1) + numpy.split(
+        ridge @ V.T, n_blocks, axis=1)
+    W = numpy.linalg.lstsq(
+        numpy.concatenate(design), numpy.concatenate(target), rcond=None)[0].T
+    b = y_mean - numpy.concatenate([
+        z[0] @ W.T for z in folded(x_mean[None], **sharing)])
+    return W, b if has_bias else None
 
 
-@pytest.mark.parametrize('order', [None, ORDER], ids=['plain', 'order'])
-@pytest.mark.parametrize('nobias', [False, True])
-@pytest.mark.parametrize('add_bias', [False, True])
-def test_least_squares(order, nobias, add_bias):
-    dense, x = make_dense(nobias), make_inputs()
-    shared = sl.SharedLinear.from_linear(
-        dense, N_TILES, x, order, add_bias=add_bias)
-    has_bias = add_bias or not nobias
-    W, b = expected_fit(x, dense, has_bias, order)
-    numpy.testing.assert_allclose(shared.W.array, W, rtol=1e-8, atol=1e-9)
-    if has_bias:
-        numpy.testing.assert_allclose(shared.b.array, b, rtol=1e-8, atol=1e-8)
+def check(link, W, b, tolerance=1e-8):
+    numpy.testing.assert_allclose(
+        link.W.array, W, rtol=tolerance, atol=tolerance)
+    if b is None:
+        assert link.b is None
     else:
-        assert shared.b is None
+        numpy.testing.assert_allclose(
+            link.b.array, b, rtol=tolerance, atol=tolerance)
 
 
-def test_the_fit_is_better_than_the_mean_of_the_tiles():
+@EACH
+@pytest.mark.parametrize('nobias, add_bias', [
+    (False, False), (False, True), (True, False), (True, True)])
+def test_least_squares(link_class, sharing, nobias, add_bias):
+    dense, x = make_dense(nobias), make_inputs()
+    link = link_class.from_linear(dense, x=x, add_bias=add_bias, **sharing)
+    for name, value in sharing.items():
+        numpy.testing.assert_array_equal(getattr(link, name), value)
+    assert link.W.shape == (
+        OUT // sharing.get('n_blocks', 1), IN // sharing['n_tiles'])
+    has_bias = add_bias or not nobias
+    check(link, *expected_fit(x, dense, has_bias, sharing))
+
+
+@EACH
+@pytest.mark.parametrize('nobias', [False, True])
+def test_without_inputs_it_is_the_nearest_weight(link_class, sharing, nobias):
+    """On inputs of no correlation: least squares on the identity."""
+    dense = make_dense(nobias)
+    link = link_class.from_linear(dense, **sharing)
+    W = numpy.linalg.lstsq(
+        numpy.concatenate(folded(numpy.eye(IN), **sharing)),
+        numpy.concatenate(numpy.split(
+            dense.W.array.T, sharing.get('n_blocks', 1), axis=1)),
+        rcond=None)[0].T
+    check(link, W, None if nobias else dense.b.array, 1e-12)
+
+
+def test_without_inputs_it_is_the_mean_of_the_tiles():
+    dense = make_dense()
+    link = sl.SharedLinear.from_linear(dense, 3, order=ORDER)
+    check(
+        link, reference.fold(dense.W.array[:, ORDER], 3) / 3, dense.b.array,
+        1e-12)
+
+
+@EACH
+@pytest.mark.parametrize('x', [None, make_inputs()], ids=['mean', 'fit'])
+def test_what_is_shared_already_is_recovered(link_class, sharing, x):
+    dense = make_dense()
+    W = numpy.random.RandomState(2).normal(size=(
+        OUT // sharing.get('n_blocks', 1), IN // sharing['n_tiles']))
+    # <fold(unit), W> of each input, block for block.
+    dense.W.array[...] = numpy.concatenate([
+        W @ z.T for z in folded(numpy.eye(IN), **sharing)])
+    link = link_class.from_linear(dense, x=x, **sharing)
+    check(link, W, dense.b.array, 1e-9)
+    x = make_inputs(seed=5)
+    numpy.testing.assert_allclose(link(x).array, dense(x).array, rtol=1e-7)
+    again = link_class.from_linear(link.to_linear(), x=x, **sharing)
+    check(again, W, dense.b.array, 1e-8)
+
+
+def test_with_another_seed_it_is_not():
+    """So the seed is that of the permutations, and not of something else."""
+    mixed = sl.MixedLinear(IN, OUT, n_tiles=3, n_blocks=2, seed=4)
+    again = sl.MixedLinear.from_linear(
+        mixed.to_linear(), 3, make_inputs(), n_blocks=2, seed=5)
+    x = make_inputs(dtype=numpy.float32)
+    y = mixed(x).array
+    assert ((again(x).array - y) ** 2).sum() > .1 * (
+        (y - y.mean(0)) ** 2).sum()
+
+
+def squared_error(link):
+    x = make_inputs()
+    return ((link(x).array - make_dense()(x).array) ** 2).sum()
+
+
+@EACH_CLASS
+def test_the_fit_is_better_than_the_mean(link_class, sharing):
     dense, x = make_dense(), make_inputs()
     errors = [
-        ((sl.SharedLinear.from_linear(dense, N_TILES, *args)(x).array
-          - dense(x).array) ** 2).sum()
-        for args in ((), (x,), (x, 'search'))]
-    assert errors[0] > errors[1] > errors[2]
+        squared_error(link_class.from_linear(dense, x=given, **sharing))
+        for given in (None, x)]
+    assert errors[0] > errors[1]
 
 
 def test_search_is_group_inputs():
     dense, x = make_dense(), make_inputs()
-    shared = sl.SharedLinear.from_linear(dense, N_TILES, x, 'search', seed=4)
+    link = sl.SharedLinear.from_linear(dense, N_TILES, x, 'search', seed=4)
     numpy.testing.assert_array_equal(
-        shared.order, sl.group_inputs(x, N_TILES, dense.W, seed=4))
-    W, _ = expected_fit(x, dense, True, shared.order)
-    numpy.testing.assert_allclose(shared.W.array, W, rtol=1e-8, atol=1e-9)
+        link.order, sl.group_inputs(x, N_TILES, dense.W, seed=4))
+    check(link, *expected_fit(
+        x, dense, True, {'n_tiles': N_TILES, 'order': link.order}))
+    assert squared_error(link) < squared_error(
+        sl.SharedLinear.from_linear(dense, N_TILES, x))
 
 
-@pytest.mark.parametrize('order', [None, ORDER], ids=['plain', 'order'])
-@pytest.mark.parametrize('x', [None, make_inputs()], ids=['mean', 'fit'])
-def test_back_from_the_dense_layer(order, x):
-    shared = sl.SharedLinear(IN, OUT, n_tiles=N_TILES, order=order)
-    again = sl.SharedLinear.from_linear(shared.to_linear(), N_TILES, x, order)
-    numpy.testing.assert_allclose(
-        again.W.array, shared.W.array, rtol=1e-4, atol=1e-5)
-    numpy.testing.assert_allclose(again.b.array, shared.b.array, atol=1e-4)
+# Any kind of calibration inputs that are the same numbers.
+KINDS_OF_INPUTS = {
+    'Variable': lambda x: chainer.Variable(x),
+    'more axes': lambda x: x.reshape(-1, 3, 4),
+    'images': lambda x: x.reshape(-1, 3, 2, 2),
+    'dataset': lambda x: chainer.datasets.TupleDataset(
+        x, numpy.zeros(len(x), int)),
+    'list of examples': lambda x: list(x),
+    'generator': lambda x: (x[i:i + 33] for i in range(0, len(x), 33)),
+    'generator of pairs': lambda x: (
+        (x[i:i + 33], None) for i in range(0, len(x), 33)),
+    'SerialIterator': lambda x: chainer.iterators.SerialIterator(
+        chainer.datasets.TupleDataset(x), 50),
+    'SerialIterator, once': lambda x: chainer.iterators.SerialIterator(
+        list(x), 33, repeat=False, shuffle=False),
+}
 
 
-def test_the_mean_of_the_tiles_under_an_order():
-    dense = make_dense()
-    shared = sl.SharedLinear.from_linear(dense, N_TILES, order=ORDER)
-    numpy.testing.assert_allclose(
-        shared.W.array, fold(dense.W.array, ORDER) / N_TILES)
+@pytest.mark.parametrize('kind', KINDS_OF_INPUTS)
+@EACH_CLASS
+def test_kinds_of_inputs(link_class, sharing, kind):
+    dense, x = make_dense(), make_inputs(250)
+    link = link_class.from_linear(
+        dense, x=KINDS_OF_INPUTS[kind](x), **sharing)
+    check(link, *expected_fit(x, dense, True, sharing))
 
 
-class Batches:
-    """Any kind of calibration inputs that are the same numbers."""
-
-    x = make_inputs(250)
-    kinds = {
-        'Variable': lambda x: chainer.Variable(x),
-        'more axes': lambda x: x.reshape(-1, 3, 4),
-        'dataset': lambda x: chainer.datasets.TupleDataset(
-            x, numpy.zeros(len(x), int)),
-        'list of examples': lambda x: list(x),
-        'generator': lambda x: (x[i:i + 33] for i in range(0, len(x), 33)),
-        'generator of pairs': lambda x: (
-            (x[i:i + 33], None) for i in range(0, len(x), 33)),
-        'SerialIterator': lambda x: chainer.iterators.SerialIterator(
-            chainer.datasets.TupleDataset(x), 50),
-        'SerialIterator, once': lambda x: chainer.iterators.SerialIterator(
-            list(x), 33, repeat=False, shuffle=False),
-    }
-
-
-@pytest.mark.parametrize('kind', Batches.kinds)
-def test_kinds_of_inputs(kind):
-    dense = make_dense()
-    expected, expected_b = expected_fit(Batches.x, dense, True)
-    shared = sl.SharedLinear.from_linear(
-        dense, N_TILES, Batches.kinds[kind](Batches.x))
-    numpy.testing.assert_allclose(
-        shared.W.array, expected, rtol=1e-8, atol=1e-9)
-    numpy.testing.assert_allclose(shared.b.array, expected_b, rtol=1e-8)
-
-
-def test_an_iterator_is_read_batch_by_batch():
+@EACH_CLASS
+def test_an_iterator_is_read_batch_by_batch(link_class, sharing):
     """More inputs than fit in memory: no batch is kept."""
     alive = []
 
@@ -144,7 +223,7 @@ def test_an_iterator_is_read_batch_by_batch():
             alive.append(weakref.ref(batch))
             assert sum(ref() is not None for ref in alive) <= 2
             yield batch
-    sl.SharedLinear.from_linear(make_dense(), N_TILES, batches())
+    link_class.from_linear(make_dense(), x=batches(), **sharing)
     assert len(alive) == 20
 
 
@@ -164,12 +243,12 @@ def test_moments_far_from_zero():
         moments.yy(), both[4:, 4:].trace(), rtol=1e-6)
 
 
-def test_float16_inputs_are_added_up_in_float64():
+@EACH_CLASS
+def test_float16_inputs_are_added_up_in_float64(link_class, sharing):
     x = make_inputs(5000).astype(numpy.float16)
     dense = make_dense()
-    W, _ = expected_fit(x.astype(float), dense, True)
-    shared = sl.SharedLinear.from_linear(dense, N_TILES, x)
-    numpy.testing.assert_allclose(shared.W.array, W, rtol=1e-8, atol=1e-9)
+    link = link_class.from_linear(dense, x=x, **sharing)
+    check(link, *expected_fit(x.astype(float), dense, True, sharing))
 
 
 @pytest.mark.parametrize('has_bias', [False, True])
@@ -181,76 +260,138 @@ def test_relative_error(has_bias):
     b = dense.b.array if has_bias else None
     W_, b_, error = Fit(moments, W, b, has_bias).solve(N_TILES, ORDER)
     y = dense(x).array
-    residual = y - fold(x, ORDER) @ W_.T - (b_ if has_bias else 0)
+    residual = y - reference.fold(x[:, ORDER], N_TILES) @ W_.T
+    residual -= b_ if has_bias else 0
     variance = ((y - (y.mean(0) if has_bias else 0)) ** 2).sum()
     numpy.testing.assert_allclose(
         error, (residual ** 2).sum() / variance, rtol=1e-7)
 
 
+def all_constant(x):
+    return 3 + 0 * x  # Its mean is no rounded number.
+
+
+@pytest.mark.parametrize('link_class, sharing', [
+    shared(3), shared(3, order='search'), mixed(3, 2), mixed(3, 2, order=ORDER)
+], ids=['plain', 'search', 'random', 'order'])
+@pytest.mark.parametrize('nobias', [False, True])
 @pytest.mark.parametrize('change', [
     lambda x: x * (numpy.arange(IN) % 3 > 0),
     lambda x: numpy.where(numpy.arange(IN) < 6, 7., x),
     lambda x: x[:, [0, 1, 2, 3] * 3],
+    lambda x: numpy.concatenate([x[:, :6]] * 2, axis=1),
     lambda x: x[:4],
     lambda x: x[:1],
     lambda x: numpy.zeros_like(x),
-], ids=['dead', 'constant', 'repeated', 'few', 'one', 'nothing'])
-@pytest.mark.parametrize('order', [None, 'search'])
-def test_ill_conditioned_inputs(change, order):
-    """What was seen is fitted, and the rest stays of a weight's size."""
-    dense, x = make_dense(), change(make_inputs())
-    shared = sl.SharedLinear.from_linear(dense, N_TILES, x, order)
-    assert abs(shared.W.array).max() < 10 * abs(dense.W.array).max()
-    W, b = expected_fit(x, dense, True, shared.order)
-    numpy.testing.assert_allclose(shared.W.array, W, rtol=1e-5, atol=1e-6)
-    numpy.testing.assert_allclose(shared.b.array, b, rtol=1e-5, atol=1e-5)
+    all_constant,
+], ids=['dead', 'constant', 'repeated', 'twins', 'few', 'one', 'nothing',
+        'all constant'])
+def test_ill_conditioned_inputs(link_class, sharing, change, nobias):
+    """What was seen is fitted, and the rest stays of a weight's size.
+
+    There the ridge draws to the nearest weight.
+    """
+    dense, x = make_dense(nobias), change(make_inputs())
+    link = link_class.from_linear(dense, x=x, **sharing)
+    assert abs(link.W.array).max() < 10 * abs(dense.W.array).max()
+    check(link, *expected_fit(
+        x, dense, not nobias, {**sharing, 'order': link.order}), 1e-7)
+    if change is all_constant and not nobias:
+        nearest = link_class.from_linear(
+            dense, **{**sharing, 'order': link.order})
+        check(link, nearest.W.array, link.b.array)
+        numpy.testing.assert_allclose(link(x).array, dense(x).array)
 
 
-def test_inputs_that_never_vary_give_the_mean_of_the_tiles():
-    dense = make_dense()
-    shared = sl.SharedLinear.from_linear(
-        dense, N_TILES, numpy.ones((9, IN)))
-    numpy.testing.assert_allclose(
-        shared.W.array, fold(dense.W.array) / N_TILES)
-    numpy.testing.assert_allclose(
-        shared(numpy.ones((1, IN))).array, dense(numpy.ones((1, IN))).array)
+@pytest.mark.parametrize('count', [1, 2, 3])
+@pytest.mark.parametrize('link_class, sharing', [
+    shared(1), shared(3), mixed(1, 2), mixed(2, 3), mixed(1, 1)])
+def test_fewer_inputs_than_columns(link_class, sharing, count):
+    dense, x = make_dense(), make_inputs(count)
+    link = link_class.from_linear(dense, x=x, **sharing)
+    check(link, *expected_fit(x, dense, True, sharing), 1e-6)
+    assert numpy.isfinite(link.W.array).all()
 
 
-@pytest.mark.parametrize(
-    'dtype', [numpy.float16, numpy.float32, numpy.float64])
-def test_dtype_is_kept(dtype):
+@EACH_CLASS
+@pytest.mark.parametrize('dtype, tolerance', [
+    (numpy.float16, 2e-3), (numpy.float32, 1e-5), (numpy.float64, 1e-8)])
+@pytest.mark.parametrize('given', [False, True])
+def test_dtype_is_kept(link_class, sharing, dtype, tolerance, given):
     dense = make_dense(dtype=dtype)
-    before = [p.array.copy() for p in dense.params()]
-    shared = sl.SharedLinear.from_linear(
-        dense, N_TILES, make_inputs(dtype=dtype), 'search')
-    assert shared.W.dtype == shared.b.dtype == dtype
-    for parameter, array in zip(dense.params(), before, strict=True):
-        numpy.testing.assert_array_equal(parameter.array, array)
+    x = make_inputs(dtype=dtype)
+    link = link_class.from_linear(dense, x=x if given else None, **sharing)
+    assert {p.dtype for p in link.params()} == {numpy.dtype(dtype)}
+    if given:
+        check(link, *expected_fit(
+            x.astype(float), dense, True, sharing), tolerance)
 
 
-def test_an_added_bias_has_the_dtype_of_the_weight():
-    shared = sl.SharedLinear.from_linear(
-        make_dense(True, numpy.float16), N_TILES, make_inputs(),
-        add_bias=True)
-    assert shared.b.dtype == numpy.float16
+@EACH_CLASS
+def test_the_dense_layer_is_not_changed(link_class, sharing):
+    dense, x = make_dense(), make_inputs()
+    before = [p.array.copy() for p in dense.params()], x.copy()
+    for given in None, x:
+        link = link_class.from_linear(dense, x=given, **sharing)
+        for p in link.params():
+            p.array[...] = 0
+    for p, array in zip(dense.params(), before[0], strict=True):
+        numpy.testing.assert_array_equal(p.array, array)
+    numpy.testing.assert_array_equal(x, before[1])
 
 
-@pytest.mark.parametrize('kwargs,error,message', [
-    ({'x': numpy.ones((5, 11))}, ValueError,
-     r'\(5, 11\) have 11 elements each, but the layer takes 12'),
-    ({'x': numpy.ones((0, IN))}, ValueError, 'no calibration inputs'),
+@EACH_CLASS
+def test_an_added_bias_has_the_dtype_of_the_weight(link_class, sharing):
+    link = link_class.from_linear(
+        make_dense(True, numpy.float16), x=make_inputs(), add_bias=True,
+        **sharing)
+    assert link.b.dtype == numpy.float16
+
+
+BAD = [
+    ({'n_tiles': 5}, ValueError, 'n_tiles = 5 .* 12; .* are 4 and 6'),
+    ({'n_tiles': 0}, ValueError, 'n_tiles must be a positive int, not 0'),
+    ({'order': [.5] * 12}, TypeError, 'order must be'),
+    ({'order': numpy.arange(6)}, ValueError, 'order must be'),
+    ({'order': [0] * IN}, ValueError,
+     'permutation of 0 to 11, but has 0 12 times'),
+    ({'order': [0] * IN, 'x': None}, ValueError, 'order must be'),
+    ({'add_bias': True, 'x': None}, ValueError, 'need.* inputs'),
+    ({'x': numpy.empty((0, IN))}, ValueError, 'no calibration inputs'),
     ({'x': iter(())}, ValueError, 'no calibration inputs'),
     ({'x': []}, ValueError, 'no calibration inputs'),
+    ({'x': numpy.ones((5, 11))}, ValueError,
+     r'\(5, 11\) have 11 elements each, but the layer takes 12'),
+    ({'x': numpy.ones((3, 13))}, ValueError, '13 elements .* takes 12'),
     ({'x': numpy.full((5, IN), numpy.nan)}, ValueError, 'NaN'),
-    ({'x': numpy.ones((5, IN)), 'order': 'best'}, ValueError, "'best'"),
-    ({'x': numpy.ones((5, IN)), 'order': [0] * IN}, ValueError,
-     'permutation of 0 to 11, but has 0 12 times'),
-    ({'order': 'search'}, ValueError, 'need inputs x'),
-    ({'add_bias': True}, ValueError, 'need inputs x'),
-])
-def test_bad_input(kwargs, error, message):
+    ({'x': numpy.full((3, IN), numpy.inf)}, ValueError, 'finite'),
+    ({'x': 'digits'}, TypeError, 'calibration inputs must be'),
+    ({'link': L.Convolution2D(1, 2, 3)}, TypeError, 'not a Convolution2D'),
+    ({'link': L.Linear(6)}, ValueError, 'has no weight yet'),
+    ({'link': sl.SharedLinear(6, 3, n_tiles=2)}, TypeError,
+     'a chainer.links.Linear, not a SharedLinear'),
+]
+BAD_OF_A_CLASS = {
+    'SharedLinear': [
+        ({'order': 'best'}, ValueError, "'best'"),
+        ({'order': 'search', 'x': None}, ValueError, 'need inputs x')],
+    'MixedLinear': [
+        ({'n_blocks': 4}, ValueError, 'n_blocks = 4 .* 6; .* are 3 and 6'),
+        ({'n_blocks': 0}, ValueError,
+         'n_blocks must be a positive int, not 0'),
+        ({'n_blocks': 1.5}, TypeError, 'n_blocks must be a positive int'),
+        ({'n_blocks': True}, TypeError, 'n_blocks must be a positive int'),
+        ({'seed': -1}, ValueError, 'seed must be at least 0'),
+        ({'seed': 'a'}, TypeError, "seed must be an int, not 'a'")]}
+
+
+@pytest.mark.parametrize('name, arguments, error, message', [
+    (name, *bad) for name in CLASSES for bad in BAD + BAD_OF_A_CLASS[name]])
+def test_bad_arguments(name, arguments, error, message):
+    link_class, sharing = CLASSES[name]
+    given = {'link': make_dense(), 'x': make_inputs(), **sharing, **arguments}
     with pytest.raises(error, match=message):
-        sl.SharedLinear.from_linear(make_dense(), N_TILES, **kwargs)
+        link_class.from_linear(**given)
 
 
 def test_ridge_must_be_positive():
@@ -261,15 +402,19 @@ def test_ridge_must_be_positive():
 
 
 @pytest.mark.gpu
-def test_gpu():
-    dense = make_dense(dtype=numpy.float32)
-    expected = sl.SharedLinear.from_linear(
-        dense, N_TILES, make_inputs(), 'search')
+@pytest.mark.parametrize('link_class, sharing', [
+    shared(3), shared(3, order='search'), mixed(3, 2)])
+@pytest.mark.parametrize('given', [False, True])
+def test_gpu(link_class, sharing, given):
+    if not given:
+        sharing = {**sharing, 'order': None}
+    dense, x = make_dense(), make_inputs()
+    expected = link_class.from_linear(dense, x=x if given else None, **sharing)
     dense.to_device('@cupy:0')
-    shared = sl.SharedLinear.from_linear(
-        dense, N_TILES, dense.device.send(make_inputs()), 'search')
-    assert shared.device == dense.device
-    shared.to_device('@numpy')
-    numpy.testing.assert_array_equal(shared.order, expected.order)
-    numpy.testing.assert_allclose(
-        shared.W.array, expected.W.array, rtol=1e-4, atol=1e-5)
+    link = link_class.from_linear(
+        dense, x=dense.device.send(x) if given else None, **sharing)
+    assert {p.device for p in link.params()} == {dense.device}
+    assert link.device == dense.device
+    link.to_device('@numpy')
+    numpy.testing.assert_array_equal(link.order, expected.order)
+    check(link, expected.W.array, expected.b.array, 1e-7)

@@ -1,10 +1,10 @@
 """A linear map and its transpose: <A x, z> = <x, A^T z>."""
 import chainer
+import kinds
 import numpy
 import pytest
 
 import shared_linear as sl
-from shared_linear.layers import function
 
 
 def inner(a, b):
@@ -32,27 +32,22 @@ def test_fold_of_tile_is_n_times():
         sl.fold(sl.tile(z, 5), 5).array, 5 * z, rtol=1e-14)
 
 
-@pytest.mark.parametrize('method', function.METHODS)
-@pytest.mark.parametrize('n_tiles', [1, 3, 6])
-def test_backward_of_the_layer_is_its_transpose(method, n_tiles):
-    x = chainer.Variable(numpy.random.randn(5, 12))
-    W = chainer.Variable(numpy.random.randn(4, 12 // n_tiles))
-    gy = numpy.random.randn(5, 4)
-    y = sl.shared_linear(x, W, method=method)
-    gx, gW = chainer.grad([y], [x, W], [chainer.Variable(gy)])
+@kinds.EACH_FORM
+def test_backward_of_the_layer_is_its_transpose(form):
+    x, W, _, gy = map(chainer.Variable, form.draw(5))
+    y = form(x, W)
+    gx, gW = chainer.grad([y], [x, W], [gy])
     assert_equal(inner(y, gy), inner(x, gx))
     assert_equal(inner(y, gy), inner(W, gW))
 
 
-@pytest.mark.parametrize('method', function.METHODS)
-def test_it_is_linear_in_each_input(method):
+@kinds.EACH_FORM
+def test_it_is_linear_in_each_input(form):
     def f(x, W, b):
-        return sl.shared_linear(x, W, b, method=method).array
+        return form(x, W, b).array
 
-    x1, x2 = numpy.random.randn(2, 5, 12)
-    W1, W2 = numpy.random.randn(2, 4, 3)
-    b1, b2 = numpy.random.randn(2, 4)
-    o = numpy.zeros(4)
+    (x1, W1, b1, _), (x2, W2, b2, _) = form.draw(), form.draw()
+    o = 0 * b1
     for total, parts in [
             (f(x1 + 2 * x2, W1, o), (f(x1, W1, o), f(x2, W1, o))),
             (f(x1, W1 + 2 * W2, o), (f(x1, W1, o), f(x1, W2, o))),

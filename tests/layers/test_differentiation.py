@@ -3,15 +3,15 @@ import itertools
 
 import chainer
 import chainer.functions as F
+import kinds
 import numpy
 import pytest
 import reference
 
 import shared_linear as sl
-from shared_linear.layers import function
 
-METHODS = pytest.mark.parametrize('method', function.METHODS)
-N_TILES = 3
+RTOL = 1e-12
+SUBSETS = [w for r in (1, 2, 3) for w in itertools.combinations(range(3), r)]
 
 
 def draw(*shapes):
@@ -24,45 +24,44 @@ def variables(*arrays):
 
 def assert_close(actual, expected):
     actual = getattr(actual, 'array', actual)
-    numpy.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11)
+    numpy.testing.assert_allclose(actual, expected, rtol=RTOL, atol=1e-13)
 
 
 @pytest.fixture
-def arrays():
-    return draw((4, 12), (5, 12 // N_TILES), (5,))
+def arrays(form):
+    return form.draw()[:3]
 
 
-@METHODS
-@pytest.mark.parametrize('wanted', [
-    w for r in (1, 2, 3) for w in itertools.combinations(range(3), r)])
-def test_grad_of_any_inputs(arrays, method, wanted):
+@kinds.EACH_FORM
+def test_grad_of_any_inputs(form, arrays):
     inputs = variables(*arrays)
-    gy, = draw((4, 5))
-    y = sl.shared_linear(*inputs, method=method)
-    grads = chainer.grad(
-        [y], [inputs[i] for i in wanted], variables(gy))
-    expected = reference.gradients(*arrays[:2], gy)
-    for i, grad in zip(wanted, grads, strict=True):
-        assert_close(grad, expected[i])
+    gy, = draw((4, 6))
+    y = form(*inputs)
+    expected = form.gradients(*arrays[:2], gy)
+    for wanted in SUBSETS:
+        grads = chainer.grad(
+            [y], [inputs[i] for i in wanted], variables(gy))
+        for i, grad in zip(wanted, grads, strict=True):
+            assert_close(grad, expected[i])
     assert all(v.grad is None for v in inputs)
 
 
-@METHODS
-def test_second_derivatives_in_every_pair(arrays, method):
-    """d<ggu, gu>/dv of each u among x, W, b and each v among x, W, gy."""
+@kinds.EACH_FORM
+def test_second_derivatives_in_every_pair(form, arrays):
+    """d<ggu, gu>/dv of any u among x, W, b and each v among x, W, gy."""
     x, W, b = inputs = variables(*arrays)
-    gy, = variables(*draw((4, 5)))
+    gy, = variables(*draw((4, 6)))
     gginputs = draw(x.shape, W.shape, b.shape)
-    zeros = [numpy.zeros_like(g) for g in gginputs]
-    for i, j in itertools.product(range(3), range(3)):
-        y = sl.shared_linear(x, W, b, method=method)
+    for wanted, j in itertools.product(SUBSETS, range(3)):
+        y = form(x, W, b)
         first = chainer.grad(
-            [y], [inputs[i]], [gy], enable_double_backprop=True)
+            [y], [inputs[i] for i in wanted], [gy],
+            enable_double_backprop=True)
         second, = chainer.grad(
-            first, [[x, W, gy][j]], variables(gginputs[i]))
-        only_u = zeros[:i] + [gginputs[i]] + zeros[i + 1:]
-        expected = reference.second_gradients(
-            x.array, W.array, gy.array, *only_u)[j]
+            first, [[x, W, gy][j]],
+            variables(*(gginputs[i] for i in wanted)))
+        expected = form.second_gradients(x.array, W.array, gy.array, *(
+            g if i in wanted else 0 * g for i, g in enumerate(gginputs)))[j]
         if second is None:
             assert (expected == 0).all()
         else:
@@ -70,22 +69,21 @@ def test_second_derivatives_in_every_pair(arrays, method):
             assert (expected != 0).any()
 
 
-@METHODS
-def test_third_derivative(arrays, method):
+@kinds.EACH_FORM
+def test_third_derivative(form, arrays):
     """sum(y ** 3) by W three times along a direction: by hand 6 (x u)^3."""
     x, W, _ = arrays
     u, = draw(W.shape)
     w = chainer.Variable(W)
-    value = F.sum(sl.shared_linear(x, w, method=method) ** 3)
+    value = F.sum(form(x, w) ** 3)
     for _ in range(3):
         g, = chainer.grad([value], [w], enable_double_backprop=True)
         value = F.sum(g * u)
-    assert_close(
-        value, (6 * reference.shared_linear(x, u) ** 3).sum())
+    assert_close(value, (6 * form.expected(x, u) ** 3).sum())
 
 
-@METHODS
-def test_gradient_penalty(arrays, method):
+@kinds.EACH_FORM
+def test_gradient_penalty(form, arrays):
     """(||d sum(tanh(y)) / dx|| - 1)^2, trained on: against the dense layer."""
     x, W, b = arrays
 
@@ -98,95 +96,98 @@ def test_gradient_penalty(arrays, method):
         loss.backward()
         return [loss.array] + [v.grad for v in inputs]
 
-    ours = penalty_gradients(
-        lambda *a: sl.shared_linear(*a, method=method), W)
-    theirs = penalty_gradients(F.linear, numpy.tile(W, (1, N_TILES)))
-    theirs[2] = reference.fold(theirs[2], N_TILES)
+    ours = penalty_gradients(form, W)
+    theirs = penalty_gradients(F.linear, form.weight(W))
+    theirs[2] = reference.adjoint(form.weight, W.shape, theirs[2])
     for a, e in zip(ours, theirs, strict=True):
         assert_close(a, e)
 
 
-@METHODS
-def test_backward_with_double_backprop_and_retain_grad(arrays, method):
+@kinds.EACH_FORM
+def test_backward_with_double_backprop_and_retain_grad(form, arrays):
     x, W, b = variables(*arrays)
-    y = sl.shared_linear(x, W, b, method=method)
+    y = form(x, W, b)
     z = y * y
     F.sum(z).backward(retain_grad=True, enable_double_backprop=True)
     gx, gW = x.grad_var, W.grad_var
     assert_close(y.grad, 2 * y.array)
-    assert_close(gx, reference.gradients(*arrays[:2], 2 * y.array)[0])
+    assert_close(gx, form.gradients(*arrays[:2], 2 * y.array)[0])
     x.cleargrad()
     W.cleargrad()
     F.sum(gx * gx).backward()  # through gx, and gy = 2 y, to W
     ours = W.grad
 
     x, V, b = variables(
-        arrays[0], numpy.tile(arrays[1], (1, N_TILES)), arrays[2])
+        arrays[0], form.weight(arrays[1]), arrays[2])
     y = F.linear(x, V, b)
     gx, = chainer.grad([F.sum(y * y)], [x], enable_double_backprop=True)
     F.sum(gx * gx).backward()
-    assert_close(ours, reference.fold(V.grad, N_TILES))
+    assert_close(ours, reference.adjoint(form.weight, W.shape, V.grad))
     assert gW is not None
 
 
-@METHODS
-def test_backward_twice_adds_up(arrays, method):
-    x, W, b = variables(*arrays)
-    y = F.sum(sl.shared_linear(x, W, b, method=method))
+@kinds.EACH_FORM
+def test_backward_twice_adds_up(form, arrays):
+    """What a form keeps from forward serves the first, and the second."""
+    inputs = variables(*arrays)
+    y = F.sum(form(*inputs))
+    y.backward(retain_grad=True)
+    once = [v.grad.copy() for v in inputs]
     y.backward()
-    once = [v.grad.copy() for v in (x, W, b)]
-    y.backward()
-    for v, grad in zip((x, W, b), once, strict=True):
+    for v, grad in zip(inputs, once, strict=True):
         assert_close(v.grad, 2 * grad)
+        v.cleargrad()
+    y.backward()
+    for v, grad in zip(inputs, once, strict=True):
+        numpy.testing.assert_array_equal(v.grad, grad)
 
 
-@METHODS
-def test_backward_after_W_was_updated_in_place(arrays, method):
+@kinds.EACH_FORM
+def test_backward_after_W_was_updated_in_place(form, arrays):
     """As with F.linear, gx is that of the weight as it is then."""
     x, W, b = variables(*arrays)
-    y = sl.shared_linear(x, W, b, method=method)
+    y = form(x, W, b)
     gy, = draw(y.shape)
     y.grad = gy
     W.array[...] *= 2
     y.backward()
-    gx, gW, gb = reference.gradients(arrays[0], W.array, gy)
+    gx, gW, gb = form.gradients(arrays[0], W.array, gy)
     assert_close(x.grad, gx)
     assert_close(W.grad, gW)
     assert_close(b.grad, gb)
 
 
-@METHODS
-def test_forget_computes_the_same(arrays, method):
+@kinds.EACH_FORM
+def test_forget_computes_the_same(form, arrays):
     x, W, b = variables(*arrays)
-    y = F.forget(
-        lambda *a: sl.shared_linear(*a, method=method), x, W, b)
+    y = F.forget(form, x, W, b)
     gy, = draw(y.shape)
     y.grad = gy
     y.backward()
     for v, g in zip(
-            (x, W, b), reference.gradients(*arrays[:2], gy), strict=True):
+            (x, W, b), form.gradients(*arrays[:2], gy), strict=True):
         assert_close(v.grad, g)
 
 
-@METHODS
-def test_no_backprop_mode(arrays, method):
+@kinds.EACH_FORM
+def test_no_backprop_mode(form, arrays):
     x, W, b = variables(*arrays)
     with chainer.no_backprop_mode():
-        y = sl.shared_linear(x, W, b, method=method)
+        y = form(x, W, b)
         assert y.creator is None
         with chainer.force_backprop_mode():
-            z = sl.shared_linear(x, W, b, method=method)
-    assert_close(y, reference.shared_linear(*arrays))
+            z = form(x, W, b)
+    assert_close(y, form.expected(*arrays))
     gz, = draw(z.shape)
     z.grad = gz
     z.backward()
-    assert_close(W.grad, reference.gradients(*arrays[:2], gz)[1])
+    assert_close(W.grad, form.gradients(*arrays[:2], gz)[1])
 
 
-@METHODS
-def test_unchain_backward_stops_the_gradient(arrays, method):
+@kinds.EACH_FORM
+def test_unchain_backward_stops_the_gradient(form, arrays):
     x, W, b = variables(*arrays)
-    hidden = sl.shared_linear(x, W, b, method=method)
+    hidden = form(x, W, b)
     hidden.unchain_backward()
     y = F.sum(hidden * hidden)
     y.backward()
@@ -194,32 +195,32 @@ def test_unchain_backward_stops_the_gradient(arrays, method):
     assert x.grad is None and W.grad is None and b.grad is None
 
 
-@METHODS
-@pytest.mark.parametrize('frozen', [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2)])
-def test_inputs_that_ask_for_no_gradient_get_none(arrays, method, frozen):
-    inputs = [
-        chainer.Variable(a, requires_grad=i not in frozen)
-        for i, a in enumerate(arrays)]
-    y = sl.shared_linear(*inputs, method=method)
-    gy, = draw(y.shape)
-    y.grad = gy
-    y.backward()
-    expected = reference.gradients(*arrays[:2], gy)
-    for i, v in enumerate(inputs):
-        if i in frozen:
-            assert v.grad is None
-        else:
-            assert_close(v.grad, expected[i])
+@kinds.EACH_FORM
+def test_inputs_that_ask_for_no_gradient_get_none(form, arrays):
+    gy, = draw((4, 6))
+    expected = form.gradients(*arrays[:2], gy)
+    for wanted in SUBSETS:
+        inputs = [
+            chainer.Variable(a, requires_grad=i in wanted)
+            for i, a in enumerate(arrays)]
+        y = form(*inputs)
+        y.grad = gy
+        y.backward()
+        for i, v in enumerate(inputs):
+            if i in wanted:
+                assert_close(v.grad, expected[i])
+            else:
+                assert v.grad is None
 
 
-@METHODS
-def test_gradients_of_plain_arrays_make_no_graph(arrays, method):
-    y = sl.shared_linear(*arrays, method=method)
+@kinds.EACH_FORM
+def test_gradients_of_plain_arrays_make_no_graph(form, arrays):
+    y = form(*arrays)
     assert not y.requires_grad
-    assert_close(y, reference.shared_linear(*arrays))
+    assert_close(y, form.expected(*arrays))
 
 
-@METHODS
+@pytest.mark.parametrize('method', ['fold', 'tile'])
 def test_one_input_used_twice(method):
     """y = w w^T: both gradients arrive at one variable."""
     w = chainer.Variable(numpy.random.randn(4, 3))

@@ -1,26 +1,20 @@
 """dtypes as in F.linear, and float16 as close to the truth."""
 import chainer
 import chainer.functions as F
+import kinds
 import numpy
 import pytest
 import reference
 
 import shared_linear as sl
-from shared_linear.layers import function
 
 DTYPES = [
     (x_dtype, W_dtype) for x_dtype in 'efd' for W_dtype in 'efd']
 
 
-@pytest.mark.parametrize('x_dtype, W_dtype', DTYPES)
-@pytest.mark.parametrize('method', function.METHODS)
-def test_dtypes_of_result_and_gradients_are_those_of_F_linear(
-        x_dtype, W_dtype, method):
-    x = numpy.random.randn(4, 6).astype(x_dtype)
-    W = numpy.random.randn(5, 2).astype(W_dtype)
-    b = numpy.random.randn(5).astype(x_dtype)
-
-    def dtypes(f, W):
+@kinds.EACH_FORM
+def test_dtypes_of_result_and_gradients_are_those_of_F_linear(form):
+    def dtypes(f, x, W, b):
         inputs = [chainer.Variable(a) for a in (x, W, b)]
         y = f(*inputs)
         grads = chainer.grad([y], inputs, enable_double_backprop=True)
@@ -28,8 +22,10 @@ def test_dtypes_of_result_and_gradients_are_those_of_F_linear(
         second += chainer.grad([F.sum(grads[1] ** 2)], inputs[:1])
         return [v.dtype for v in [y, *grads, *second]]
 
-    ours = dtypes(lambda *a: sl.shared_linear(*a, method=method), W)
-    assert ours == dtypes(F.linear, numpy.tile(W, (1, 3)))
+    for x_dtype, W_dtype in DTYPES:
+        x, W, b, _ = form.draw(dtype=x_dtype)
+        W, V = W.astype(W_dtype), form.weight(W).astype(W_dtype)
+        assert dtypes(form, x, W, b) == dtypes(F.linear, x, V, b)
 
 
 @pytest.mark.parametrize('n_tiles', [2, 10])
@@ -70,15 +66,13 @@ def test_float16_fold_is_rounded_once():
 
 
 @pytest.mark.parametrize('dtype', ['>f2', '>f4', '>f8', 'g'])
-@pytest.mark.parametrize('method', function.METHODS)
-def test_forward_of_other_float_dtypes(dtype, method):
+@kinds.EACH_FORM
+def test_forward_of_other_float_dtypes(form, dtype):
     """Big-endian, as read from a file, and long double."""
-    x = numpy.random.randn(4, 6).astype(dtype)
-    W = numpy.random.randn(5, 2).astype(dtype)
-    b = numpy.random.randn(5).astype(dtype)
-    y = sl.shared_linear(x, W, b, method=method)
+    x, W, b, _ = form.draw(dtype=dtype)
+    y = form(x, W, b)
     assert y.dtype == numpy.dtype(dtype)
     numpy.testing.assert_allclose(
-        y.array.astype('d'), reference.shared_linear(x, W, b),
+        y.array.astype('d'), form.expected(x, W, b),
         rtol=1e-2 if dtype == '>f2' else 1e-5,
         atol=1e-2 if dtype == '>f2' else 1e-5)

@@ -2,6 +2,7 @@
 import re
 
 import chainer.links as L
+import kinds
 import numpy
 import pytest
 from chainer.utils.type_check import InvalidType
@@ -13,28 +14,9 @@ W = numpy.ones((5, 4), 'f')
 B = numpy.ones(5, 'f')
 
 
-def link(**kwargs):
-    return sl.SharedLinear(12, 5, n_tiles=3, **kwargs)
-
-
 # What they did, the error's type, and the words in its message.
 TABLE = {
-    # in_size not divisible by n_tiles: both numbers, what would divide
-    'in_size': (
-        lambda: sl.SharedLinear(1000, 900, n_tiles=7),
-        ValueError, ['in_size', 'n_tiles', '7', '1000', '5 and 8']),
-    'in_size, only a smaller one divides': (
-        lambda: sl.SharedLinear(10, 5, n_tiles=20),
-        ValueError, ['20', '10', 'nearest that does is 10']),
-    'in_size that is negative': (
-        lambda: sl.SharedLinear(-3, 5, n_tiles=2),
-        ValueError, ['in_size', 'n_tiles', '2', '-3']),
-    'in_size of the first input': (
-        lambda: sl.SharedLinear(5, n_tiles=7)(X),
-        ValueError, ['in_size', 'n_tiles', '7', '12', '6 and 12']),
-    'in_size of a dense layer': (
-        lambda: sl.SharedLinear.from_linear(L.Linear(12, 5), 5),
-        ValueError, ['n_tiles', '5', '12', '4 and 6']),
+    # a width not divisible by n_tiles: both numbers, what would divide
     'width of what is folded': (
         lambda: sl.fold(X, 5),
         InvalidType, ['(4, 12)', 'n_tiles', '5', '4 and 6']),
@@ -43,10 +25,6 @@ TABLE = {
     'width of x': (
         lambda: sl.shared_linear(X[:, :10], W),
         InvalidType, ['x.shape', '(4, 10)', 'W.shape', '(5, 4)']),
-    'width of x that another n_tiles would fit': (
-        lambda: link()(X[:, :8]),
-        InvalidType, ['x.shape', '(4, 8)', 'W.shape', '(5, 4)',
-                      'n_tiles', '3']),
     'x narrower than W': (
         lambda: sl.shared_linear(X[:, :2], W),
         InvalidType, ['x.shape', '(4, 2)', 'W.shape', '(5, 4)']),
@@ -80,8 +58,6 @@ TABLE = {
     'integer x': (
         lambda: sl.shared_linear(X.astype('i8'), W),
         InvalidType, ['x.dtype', 'int64']),
-    'uint8 x': (
-        lambda: link()(X.astype('u1')), InvalidType, ['x.dtype', 'uint8']),
     'bool x': (
         lambda: sl.shared_linear(X.astype(bool), W),
         InvalidType, ['x.dtype', 'bool']),
@@ -104,36 +80,96 @@ TABLE = {
     'no batch axis': (
         lambda: sl.shared_linear(X, W, n_batch_axes=0),
         ValueError, ['n_batch_axes', 'greater than 0', '0']),
-    'negative batch axes': (
-        lambda: link()(X, n_batch_axes=-1),
-        ValueError, ['n_batch_axes', 'greater than 0', '-1']),
-    'initialW of the dense shape': (
-        lambda: link(initialW=numpy.ones((5, 12), 'f')),
-        ValueError, ['(5,12)', '(5,4)']),
-    'initialW of no known type': (
-        lambda: link(initialW=[1]), TypeError, ['initializer', 'list']),
-    'no n_tiles': (
-        lambda: sl.SharedLinear(12, 5), TypeError, ['n_tiles']),
-    'n_tiles by position': (
-        lambda: sl.SharedLinear(12, 5, False, None, None, 3),
-        TypeError, ['positional']),
-    'W and b of two sizes': (
-        lambda: sl.SharedLinear.from_params(W, B[:3], n_tiles=3),
-        ValueError, ['out_size', '(5, 4)', '(3,)']),
-    'a link that is not Linear': (
-        lambda: sl.SharedLinear.from_linear(L.Convolution2D(3, 3), 3),
-        TypeError, ['chainer.links.Linear', 'Convolution2D']),
-    'a dense layer without a weight': (
-        lambda: sl.SharedLinear.from_linear(L.Linear(5), 3),
-        ValueError, ['Linear', 'weight', 'in_size', 'input']),
-    'a shared layer without a weight': (
-        lambda: sl.SharedLinear(5, n_tiles=3).to_linear(),
-        ValueError, ['SharedLinear', 'weight', 'in_size', 'input']),
 }
 
 
-@pytest.mark.parametrize('call, error, words', TABLE.values(), ids=TABLE)
-def test_error_table(call, error, words):
+
+
+def order_of(*elements):
+    return lambda kind: kind.make(order=numpy.array(elements))
+
+
+# The same of each class of links, whose weight is W and n_tiles 3.
+OF_EACH_CLASS = {
+    'in_size': (
+        lambda kind: kind.make(in_size=1000, out_size=900, n_tiles=7),
+        ValueError, ['in_size', 'n_tiles', '7', '1000', '5 and 8']),
+    'in_size, only a smaller one divides': (
+        lambda kind: kind.make(in_size=10, n_tiles=20),
+        ValueError, ['20', '10', 'nearest that does is 10']),
+    'in_size that is negative': (
+        lambda kind: kind.make(in_size=-3, n_tiles=2),
+        ValueError, ['in_size', 'n_tiles', '2', '-3']),
+    'in_size of the first input': (
+        lambda kind: kind.make(lazy=True, n_tiles=7)(X),
+        ValueError, ['in_size', 'n_tiles', '7', '12', '6 and 12']),
+    'in_size of a dense layer': (
+        lambda kind: kind.link_class.from_linear(L.Linear(12, 6), 5),
+        ValueError, ['n_tiles', '5', '12', '4 and 6']),
+    'width of x that another n_tiles would fit': (
+        lambda kind: kind.make()(X[:, :8]),
+        InvalidType, ['x.shape', '(4, 8)', 'W.shape', '({W}, 4)',
+                      'n_tiles', '3']),
+    'integer x': (
+        lambda kind: kind.make()(X.astype('i')),
+        InvalidType, ['x.dtype', 'int32']),
+    'uint8 x': (
+        lambda kind: kind.make()(X.astype('u1')),
+        InvalidType, ['x.dtype', 'uint8']),
+    'complex x': (
+        lambda kind: kind.make()(X.astype('F')),
+        InvalidType, ['x.dtype', 'complex64']),
+    'no batch axis': (
+        lambda kind: kind.make()(X, n_batch_axes=0),
+        ValueError, ['n_batch_axes', 'greater than 0', '0']),
+    'negative batch axes': (
+        lambda kind: kind.make()(X, n_batch_axes=-1),
+        ValueError, ['n_batch_axes', 'greater than 0', '-1']),
+    'initialW of the dense shape': (
+        lambda kind: kind.make(initialW=numpy.ones((6, 12), 'f')),
+        ValueError, ['(6,12)', '({W},4)']),
+    'initialW of no known type': (
+        lambda kind: kind.make(initialW=[1]),
+        TypeError, ['initializer', 'list']),
+    'no n_tiles': (
+        lambda kind: kind.link_class(12, 6), TypeError, ['n_tiles']),
+    'n_tiles by position': (
+        lambda kind: kind.link_class(12, 6, False, None, None, 3),
+        TypeError, ['positional']),
+    'W and b of two sizes': (
+        lambda kind: kind.link_class.from_params(W, B[:3], n_tiles=3),
+        ValueError, ['out_size', '(5, 4)', '(3,)']),
+    'a link that is not Linear': (
+        lambda kind: kind.link_class.from_linear(L.Convolution2D(3, 3), 3),
+        TypeError, ['chainer.links.Linear', 'Convolution2D']),
+    'a link that is shared already': (
+        lambda kind: kind.link_class.from_linear(kind.make(), 3),
+        TypeError, ['chainer.links.Linear', '{name}']),
+    'a dense layer without a weight': (
+        lambda kind: kind.link_class.from_linear(L.Linear(5), 3),
+        ValueError, ['Linear', 'weight', 'in_size', 'input']),
+    'a shared layer without a weight': (
+        lambda kind: kind.make(lazy=True).to_linear(),
+        ValueError, ['{name}', 'no weight yet', 'in_size', 'input']),
+    'order that has an input often': (
+        order_of(*[0] * 12), ValueError,
+        ['order', 'permutation of 0 to 11', 'has 0 12 times']),
+    'order that has an input twice': (
+        order_of(0, 1, 2, 2, *range(4, 12)), ValueError,
+        ['0 to 11, but has 2 2 times and 3 never']),
+    'order of an input that is not there': (
+        order_of(*range(11), 12), ValueError, ['0 to 11, but has 12']),
+    'order of a negative input': (
+        order_of(*range(11), -1), ValueError, ['0 to 11, but has -1']),
+    'order of floats': (
+        order_of(0., *range(1, 12)), TypeError,
+        ['ints, not an array of float64']),
+    'order of another size': (
+        order_of(0, 1, 2), ValueError, ['the 12 inputs, but has 3 elements']),
+}
+
+
+def assert_says(call, error, words):
     with pytest.raises(error) as info:
         call()
     message = str(info.value)
@@ -142,15 +178,39 @@ def test_error_table(call, error, words):
             r'(?<!\w){}(?!\w)'.format(re.escape(word)), message), message
 
 
+@pytest.mark.parametrize('call, error, words', TABLE.values(), ids=TABLE)
+def test_error_table(call, error, words):
+    assert_says(call, error, words)
+
+
+@kinds.EACH_CLASS
+@pytest.mark.parametrize(
+    'call, error, words', OF_EACH_CLASS.values(), ids=OF_EACH_CLASS)
+def test_errors_of_each_class(kind, call, error, words):
+    assert_says(lambda: call(kind), error, [
+        word.format(name=kind.link_class.__name__, W=kind.shapes['W'][0])
+        for word in words])
+
+
+# Each takes a number of tiles.
 N_TILES_USERS = {
-    'SharedLinear': lambda n: sl.SharedLinear(12, 5, n_tiles=n),
-    'lazy SharedLinear': lambda n: sl.SharedLinear(5, n_tiles=n),
-    'from_params': lambda n: sl.SharedLinear.from_params(W, n_tiles=n),
-    'from_linear': lambda n: sl.SharedLinear.from_linear(L.Linear(12, 5), n),
     'shared_linear': lambda n: sl.shared_linear(X, W, n_tiles=n),
+    'mixed_linear': lambda n: sl.mixed_linear(X, W, n_tiles=n),
     'fold': lambda n: sl.fold(X, n),
     'tile': lambda n: sl.tile(X, n),
 }
+for name, kind in kinds.CLASSES.items():
+    def from_params(n, link_class=kind.link_class):
+        return link_class.from_params(W, n_tiles=n)
+
+    def from_linear(n, link_class=kind.link_class):
+        return link_class.from_linear(L.Linear(12, 5), n)
+
+    N_TILES_USERS.update({
+        name: lambda n, kind=kind: kind.make(n_tiles=n),
+        'lazy ' + name: lambda n, kind=kind: kind.make(True, n_tiles=n),
+        'from_params of ' + name: from_params,
+        'from_linear of ' + name: from_linear})
 
 
 @pytest.mark.parametrize('use', N_TILES_USERS.values(), ids=N_TILES_USERS)
@@ -171,15 +231,16 @@ def test_n_tiles_None(use):
         use(None)
 
 
+@kinds.EACH_CLASS
 @pytest.mark.parametrize('bad', [
     lambda link: link(X[:, :10]), lambda link: link(X, n_batch_axes=0),
     lambda link: link(X, n_batch_axes=-1)])
-def test_a_failed_first_call_fixes_no_size(bad):
-    link = sl.SharedLinear(5, n_tiles=3)
+def test_a_failed_first_call_fixes_no_size(kind, bad):
+    link = kind.make(lazy=True)
     with pytest.raises(ValueError):
         bad(link)
-    assert link.W.array is None
-    assert link(X).shape == (4, 5)
+    assert link.in_size is None
+    assert link(X).shape == (4, 6)
 
 
 def test_an_error_names_the_function():

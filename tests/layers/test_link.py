@@ -1,14 +1,15 @@
-"""The link where L.Linear stood: signature, sizes, conversions."""
+"""The links where L.Linear stood: signature, sizes, conversions."""
 import inspect
+import re
 
 import cases
 import chainer
 import chainer.functions as F
 import chainer.links as L
+import kinds
 import numpy
 import pytest
-import reference
-from chainer import testing
+from chainer import initializers, testing
 
 import shared_linear as sl
 
@@ -24,39 +25,34 @@ import shared_linear as sl
         {'batch_shape': (4,), 'data_shape': (12,), 'contiguous': None},
         {'batch_shape': (2, 3), 'data_shape': (3, 2, 2), 'contiguous': 'C'},
     ],
-    [{'n_tiles': 1}, {'n_tiles': 4}],
-    [{'nobias': True}, {'nobias': False}],
-    [{'lazy': True}, {'lazy': False}],
+    [{'name': name, 'nobias': nobias} for nobias in (True, False)
+     for name in kinds.LAZY_OR_NOT if not (nobias and 'order' in name)],
 ))
 @testing.inject_backend_tests(None, cases.BACKENDS)
-class TestSharedLinear(testing.LinkTestCase):
-
-    out_size = 3
+class TestLink(testing.LinkTestCase):
 
     def setUp(self):
+        self.kind, self.lazy = kinds.LAZY_OR_NOT[self.name]
         tolerance = cases.TOLERANCES[min(
             self.x_dtype, self.W_dtype, key='efd'.index)]
         self.check_forward_options = tolerance
         self.check_backward_options = tolerance
-        self.param_names = ('W',) if self.nobias else ('W', 'b')
+        self.param_names = (*self.kind.shapes, *['b'] * (not self.nobias))
 
     def generate_params(self):
-        in_size = int(numpy.prod(self.data_shape))
-        W = numpy.random.uniform(
-            -1, 1, (self.out_size, in_size // self.n_tiles))
-        b = numpy.random.uniform(-1, 1, self.out_size)
-        params = chainer.initializers.Constant(W.astype(
-            self.W_dtype), dtype=self.W_dtype),
-        if self.nobias:
-            return params
-        return params + (chainer.initializers.Constant(
-            b.astype(self.x_dtype), dtype=self.x_dtype),)
+        def draw(shape, dtype):
+            values = numpy.random.uniform(-1, 1, shape).astype(dtype)
+            return initializers.Constant(values, dtype=dtype)
+
+        params = [draw(s, self.W_dtype) for s in self.kind.shapes.values()]
+        return params if self.nobias else [
+            *params, draw(kinds.OUT, self.x_dtype)]
 
     def create_link(self, initializers):
-        in_size = int(numpy.prod(self.data_shape))
-        return sl.SharedLinear(
-            None if self.lazy else in_size, self.out_size, self.nobias,
-            *initializers, n_tiles=self.n_tiles)
+        weights = initializers[:len(self.kind.shapes)]
+        return self.kind.make(
+            self.lazy, self.nobias, initialW=self.kind.initialW(*weights),
+            initial_bias=None if self.nobias else initializers[-1])
 
     def generate_inputs(self):
         return numpy.random.uniform(
@@ -66,35 +62,35 @@ class TestSharedLinear(testing.LinkTestCase):
         return link(*inputs, n_batch_axes=len(self.batch_shape)),
 
     def forward_expected(self, link, inputs):
-        y = reference.shared_linear(
-            *inputs, link.W.array, None if self.nobias else link.b.array,
-            n_batch_axes=len(self.batch_shape))
+        y = self.kind.expected(link, *inputs, len(self.batch_shape))
         return y.astype(self.x_dtype),
 
 
+@testing.parameterize(*[{'name': name} for name in kinds.CLASSES])
 @testing.inject_backend_tests(None, cases.BACKENDS)
 class TestInitializers(testing.LinkInitializersTestCase):
 
-    param_names = ('W', 'b')
+    def setUp(self):
+        self.kind = kinds.CLASSES[self.name]
+        self.param_names = (*self.kind.shapes, 'b')
+        self.shapes = (*self.kind.shapes.values(), (kinds.OUT,))
 
     def generate_params(self):
-        return (
-            numpy.random.uniform(-1, 1, (3, 4)).astype('f'),
-            numpy.random.uniform(-1, 1, 3).astype('f'))
+        return [
+            numpy.random.uniform(-1, 1, s).astype('f') for s in self.shapes]
 
     def get_initializers(self):
-        return (
-            [numpy.random.uniform(-1, 1, (3, 4)).astype('f'), 0.5, 2,
-             numpy.float32(3), chainer.initializers.Constant(4)],
-            [numpy.random.uniform(-1, 1, 3).astype('f'), 0.5, 2,
-             chainer.initializers.Constant(4),
-             testing.InitializerArgument(
-                 None, chainer.initializers.Constant(0))])
+        *weights, b = [
+            [array, 0.5, 2, initializers.Constant(4)]
+            for array in self.generate_params()]
+        return [
+            *([*w, numpy.float32(3)] for w in weights),
+            [*b, testing.InitializerArgument(None, initializers.Zero())]]
 
     def create_link(self, initializers):
-        return sl.SharedLinear(
-            12, 3, initialW=initializers[0], initial_bias=initializers[1],
-            n_tiles=3)
+        return self.kind.make(
+            initialW=self.kind.initialW(*initializers[:-1]),
+            initial_bias=initializers[-1])
 
     def generate_inputs(self):
         return numpy.ones((2, 12), 'f'),
@@ -103,26 +99,27 @@ class TestInitializers(testing.LinkInitializersTestCase):
         return link(*inputs),
 
 
-def test_positional_arguments_are_those_of_L_Linear():
-    theirs = inspect.signature(L.Linear).parameters
-    ours = dict(inspect.signature(sl.SharedLinear).parameters)
-    n_tiles = ours.pop('n_tiles')
+def arguments_of_L_Linear(theirs, ours):
+    """Whether ours are the same, but for those that go by name."""
+    theirs, ours = (
+        inspect.signature(f).parameters.values() for f in (theirs, ours))
+    return [(p.name, p.default) for p in theirs] == [
+        (p.name, p.default) for p in ours
+        if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+
+
+@kinds.EACH_CLASS
+def test_positional_arguments_are_those_of_L_Linear(kind):
+    assert arguments_of_L_Linear(L.Linear, kind.link_class)
+    assert arguments_of_L_Linear(L.Linear.forward, kind.link_class.forward)
+
+
+@pytest.mark.parametrize('link_class', [sl.SharedLinear, sl.MixedLinear])
+def test_n_tiles_goes_by_name_and_from_params_as_in_L_Linear(link_class):
+    n_tiles = inspect.signature(link_class).parameters['n_tiles']
     assert n_tiles.kind is inspect.Parameter.KEYWORD_ONLY
     assert n_tiles.default is inspect.Parameter.empty
-    ours = [
-        (p.name, p.default) for p in ours.values()
-        if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-    assert ours == [(p.name, p.default) for p in theirs.values()]
-
-
-@pytest.mark.parametrize('name', ['from_params', 'forward'])
-def test_methods_take_the_arguments_of_L_Linear(name):
-    theirs = inspect.signature(getattr(L.Linear, name)).parameters
-    ours = inspect.signature(getattr(sl.SharedLinear, name)).parameters
-    ours = [
-        (p.name, p.default) for p in ours.values()
-        if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-    assert ours == [(p.name, p.default) for p in theirs.values()]
+    assert arguments_of_L_Linear(L.Linear.from_params, link_class.from_params)
 
 
 def test_the_function_takes_the_arguments_of_F_linear():
@@ -132,147 +129,126 @@ def test_the_function_takes_the_arguments_of_F_linear():
         (p.name, p.default) for p in theirs]
 
 
-@pytest.mark.parametrize('args', [(5,), (None, 5), (None, 5, False, None, 0)])
+@kinds.EACH_LAZY
+@pytest.mark.parametrize('args', [(6,), (None, 6), (None, 6, False, None, 0)])
 @pytest.mark.parametrize('as_variable', [True, False])
-def test_size_left_to_the_first_input(args, as_variable):
-    link = sl.SharedLinear(*args, n_tiles=3)
-    assert (link.in_size, link.out_size) == (None, 5)
-    assert link.W.array is None
-    assert link.b.shape == (5,)
-    x = numpy.random.randn(4, 12).astype('f')
-    y = link(chainer.Variable(x) if as_variable else x)
+def test_size_left_to_the_first_input(kind, args, as_variable):
+    link = kind.link_class(*args, **kind.arguments)
+    assert (link.in_size, link.out_size) == (None, 6)
+    assert any(p.array is None for p in link.params())
+    assert link.b.shape == (6,)
+    y = link(chainer.Variable(kinds.X) if as_variable else kinds.X)
     assert link.in_size == 12
-    assert link.W.shape == (5, 4)
+    assert {n: a.shape for n, a in kind.weights(link).items()} == kind.shapes
     numpy.testing.assert_allclose(
-        y.array, reference.shared_linear(x, link.W.array), rtol=1e-4,
-        atol=1e-5)
+        y.array, kind.expected(link), rtol=1e-4, atol=1e-5)
 
 
+@kinds.EACH_LAZY
 @pytest.mark.parametrize('shape, n_batch_axes, in_size', [
-    ((0, 12), 1, 12), ((2, 3, 4), 1, 12), ((2, 3, 4, 1), 2, 4),
-    ((2, 3, 4, 5, 6), 4, 6)])
-def test_size_from_an_input_of_any_shape(shape, n_batch_axes, in_size):
-    link = sl.SharedLinear(7, n_tiles=2)
+    ((0, 12), 1, 12), ((2, 3, 8), 1, 24), ((2, 3, 4, 3), 2, 12),
+    ((2, 3, 4, 5, 12), 4, 12)])
+def test_size_from_an_input_of_any_shape(kind, shape, n_batch_axes, in_size):
+    link = kind.make(lazy=True)
     y = link(numpy.ones(shape, 'f'), n_batch_axes=n_batch_axes)
     assert link.in_size == in_size
-    assert y.shape == shape[:n_batch_axes] + (7,)
+    assert y.shape == shape[:n_batch_axes] + (6,)
 
 
-def test_a_size_that_numpy_computed():
-    link = sl.SharedLinear(
-        numpy.prod((3, 4)), numpy.int64(5), n_tiles=numpy.int32(2))
-    assert link.W.shape == (5, 6)
-    assert repr(link).startswith('SharedLinear(in_size=12, out_size=5')
+@kinds.EACH
+def test_a_size_that_numpy_computed(kind):
+    link = kind.make(
+        in_size=numpy.prod((3, 4)), out_size=numpy.int64(6),
+        n_tiles=numpy.int32(kind.arguments['n_tiles']))
+    assert {n: a.shape for n, a in kind.weights(link).items()} == kind.shapes
+    assert repr(link) == repr(kind.make())
 
 
-@pytest.mark.parametrize('lazy, nobias, expected', [
-    (False, False,
-     'SharedLinear(in_size=12, out_size=5, nobias=False, n_tiles=3)'),
-    (True, True,
-     'SharedLinear(in_size=None, out_size=5, nobias=True, n_tiles=3)')])
-def test_repr(lazy, nobias, expected):
-    link = sl.SharedLinear(None if lazy else 12, 5, nobias, n_tiles=3)
-    assert repr(link) == str(link) == expected
+@kinds.EACH_LAZY_OR_NOT
+@pytest.mark.parametrize('nobias', [True, False])
+def test_repr(kind, lazy, nobias):
+    link = kind.make(lazy, nobias)
+    assert repr(link) == str(link) == (
+        '{}(in_size={}, out_size=6, nobias={}, {})'.format(
+            kind.link_class.__name__, None if lazy else 12, nobias,
+            kind.specs))
     assert [name for name, _ in link.printable_specs] == [
-        'in_size', 'out_size', 'nobias', 'n_tiles']
+        'in_size', 'out_size', 'nobias', *re.findall(r'(\w+)=', kind.specs)]
 
 
-def test_parameters_have_the_names_of_L_Linear():
-    link = sl.SharedLinear(12, 5, n_tiles=3)
-    ours = [name for name, _ in link.namedparams()]
-    assert ours == [name for name, _ in L.Linear(12, 5).namedparams()]
-    without = sl.SharedLinear(12, 5, nobias=True, n_tiles=3)
+@kinds.EACH
+def test_parameters_have_the_names_of_L_Linear(kind):
+    names = [name for name, _ in kind.make().namedparams()]
+    assert names == ['/' + name for name in sorted([*kind.shapes, 'b'])]
+    without = kind.make(nobias=True)
     assert without.b is None
-    assert [name for name, _ in without.namedparams()] == ['/W']
+    assert [n for n, _ in without.namedparams()] == names[:-1]
 
 
+def from_params(kind, *params, link_class=None, nobias=False, **changes):
+    return (link_class or kind.link_class).from_params(
+        *params, nobias=nobias, **{**kind.arguments, **changes})
+
+
+@kinds.EACH
 @pytest.mark.parametrize('nobias', [True, False])
 @pytest.mark.parametrize('as_variable', [True, False])
-def test_from_params(nobias, as_variable):
-    W = numpy.random.randn(5, 4).astype('f')
-    b = numpy.random.randn(5).astype('f')
+def test_from_params(kind, nobias, as_variable):
+    arrays = [
+        numpy.random.randn(*shape).astype('f')
+        for shape in (*kind.shapes.values(), (6,))]
     wrap = chainer.Variable if as_variable else numpy.asarray
-    link = sl.SharedLinear.from_params(wrap(W), wrap(b), nobias, n_tiles=3)
-    assert (link.in_size, link.out_size) == (12, 5)
-    numpy.testing.assert_array_equal(link.W.array, W)
-    if nobias:
-        assert link.b is None
-    else:
-        numpy.testing.assert_array_equal(link.b.array, b)
-        assert not numpy.shares_memory(link.b.array, b)
-    assert not numpy.shares_memory(link.W.array, W)
+    link = from_params(kind, *map(wrap, arrays), nobias=nobias)
+    assert repr(link) == repr(kind.make(nobias=nobias))
+    numpy.testing.assert_array_equal(link.order, kind.order)
+    for name, array in zip([*kind.shapes, 'b'], arrays, strict=True):
+        if name == 'b' and nobias:
+            assert link.b is None
+        else:
+            param = getattr(link, name)
+            numpy.testing.assert_array_equal(param.array, array)
+            assert not numpy.shares_memory(param.array, array)
 
 
-def test_from_params_without_bias():
-    W = numpy.ones((5, 4), 'f')
-    assert (sl.SharedLinear.from_params(W, n_tiles=2).b.array == 0).all()
-    assert L.Linear.from_params(W).b is not None  # as in Chainer
-    assert sl.SharedLinear.from_params(W, nobias=True, n_tiles=2).b is None
+@kinds.EACH
+def test_from_params_without_bias(kind):
+    weights = [numpy.ones(shape, 'f') for shape in kind.shapes.values()]
+    assert (from_params(kind, *weights).b.array == 0).all()
+    assert L.Linear.from_params(weights[0]).b is not None  # as in Chainer
+    assert from_params(kind, *weights, nobias=True).b is None
 
 
+@kinds.EACH
 @pytest.mark.parametrize('dtype', ['e', 'f', 'd'])
 @pytest.mark.parametrize('nobias', [True, False])
-def test_to_linear_is_the_equal_dense_layer(dtype, nobias):
+def test_to_linear_is_the_equal_dense_layer(kind, dtype, nobias):
     with chainer.using_config('dtype', numpy.dtype(dtype)):
-        link = sl.SharedLinear(12, 5, nobias, n_tiles=3)
-    if not nobias:
-        link.b.array[...] = numpy.random.randn(5)
+        link = kind.make(nobias=nobias)
     dense = link.to_linear()
     assert type(dense) is L.Linear
-    assert (dense.in_size, dense.out_size) == (12, 5)
+    assert (dense.in_size, dense.out_size) == (12, 6)
     assert dense.W.dtype == numpy.dtype(dtype)
     numpy.testing.assert_array_equal(
-        dense.W.array, reference.tile(link.W.array, 3))
+        dense.W.array, kind.dense_weight(link).astype(dtype))
     if nobias:
         assert dense.b is None
     else:
         assert dense.b.dtype == numpy.dtype(dtype)
         numpy.testing.assert_array_equal(dense.b.array, link.b.array)
-    dense.W.array[...] = 0  # they share no memory
-    assert (link.W.array != 0).any()
+    for param in dense.params():
+        param.array[...] = 0  # they share no memory
+    assert all((param.array != 0).any() for param in link.params())
 
 
-@pytest.mark.parametrize('dtype', ['e', 'f', 'd'])
-@pytest.mark.parametrize('nobias', [True, False])
-def test_from_linear_takes_the_mean_of_the_tiles(dtype, nobias):
-    with chainer.using_config('dtype', numpy.dtype(dtype)):
-        dense = L.Linear(12, 5, nobias, initial_bias=1)
-    before = dense.W.array.copy()
-    link = sl.SharedLinear.from_linear(dense, 3)
-    assert link.W.dtype == numpy.dtype(dtype)
-    numpy.testing.assert_allclose(
-        link.W.array, reference.fold(before, 3) / 3,
-        **cases.TOLERANCES[dtype])
-    numpy.testing.assert_array_equal(dense.W.array, before)
-    assert (link.b is None) if nobias else (link.b.array == 1).all()
-    assert (link.b is None) or link.b.dtype == numpy.dtype(dtype)
-
-
-def test_from_linear_is_the_nearest_in_the_least_squares_sense():
-    dense = L.Linear(12, 5)
-    V = dense.W.array.astype('d')
-    link = sl.SharedLinear.from_linear(dense, 4)
-    # tile(W) = W [I I I I], so W = V [I I I I]^+.
-    solution = V @ numpy.linalg.pinv(numpy.hstack([numpy.eye(3)] * 4))
-    numpy.testing.assert_allclose(link.W.array, solution, atol=1e-6)
-
-
-@pytest.mark.parametrize('n_tiles', [1, 2, 12])
-def test_there_and_back_again(n_tiles):
-    link = sl.SharedLinear(12, 5, initial_bias=2, n_tiles=n_tiles)
-    back = sl.SharedLinear.from_linear(link.to_linear(), n_tiles)
-    numpy.testing.assert_allclose(back.W.array, link.W.array, rtol=1e-6)
-    numpy.testing.assert_array_equal(back.b.array, link.b.array)
-
-
-def test_a_subclass_stays_one():
-    class Mine(sl.SharedLinear):
+@kinds.EACH
+def test_a_subclass_stays_one(kind):
+    class Mine(kind.link_class):
         pass
 
-    W = numpy.ones((5, 4), 'f')
-    assert type(Mine.from_params(W, n_tiles=2)) is Mine
-    assert type(Mine.from_linear(L.Linear(8, 5), 2)) is Mine
-    assert repr(Mine(8, 5, n_tiles=2)).startswith('Mine(')
+    weights = [numpy.ones(shape, 'f') for shape in kind.shapes.values()]
+    assert type(from_params(kind, *weights, link_class=Mine)) is Mine
+    assert type(Mine.from_linear(L.Linear(12, 6), **kind.arguments)) is Mine
+    assert repr(Mine(12, 6, **kind.arguments)).startswith('Mine(')
 
 
 def test_with_one_tile_it_is_L_Linear_bit_for_bit():

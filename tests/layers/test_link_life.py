@@ -1,219 +1,98 @@
 """All that happens to a link besides being called."""
 import copy
-import io
-import pickle
 
 import chainer
 import chainer.functions as F
 import chainer.links as L
+import kinds
 import numpy
 import pytest
-from chainer import link_hooks, optimizer_hooks, optimizers, serializers
+import reference
+from chainer import link_hooks, optimizer_hooks, optimizers
+from kinds import (
+    EACH,
+    EACH_LAZY,
+    EACH_LAZY_OR_NOT,
+    X,
+    arrays,
+    assert_right,
+    assert_same,
+)
 
 import shared_linear as sl
 
-LAZY = pytest.mark.parametrize('lazy', [False, True])
-X = numpy.random.RandomState(1).randn(4, 12).astype('f')
+
+@EACH_LAZY_OR_NOT
+def test_copies_that_share_nothing(kind, lazy):
+    link = kind.make(lazy)
+    for other in (copy.deepcopy(link), link.copy('copy')):
+        numpy.testing.assert_array_equal(other.order, kind.order)
+        if not lazy:
+            assert_same(link, other)
+        for a, b in zip(arrays(link), arrays(other), strict=True):
+            assert a is None or not numpy.shares_memory(a, b)
+        assert_right(kind, other)
+        assert (link.in_size is None) is lazy
 
 
-def new_link(lazy=False, **kwargs):
-    return sl.SharedLinear(
-        None if lazy else 12, 5, initial_bias=chainer.initializers.Normal(1),
-        n_tiles=3, **kwargs)
+@EACH_LAZY_OR_NOT
+def test_copies_that_share_or_draw_again(kind, lazy):
+    link = kind.make(lazy)
+    for other in (link.copy(), link.copy('share'), copy.copy(link)):
+        numpy.testing.assert_array_equal(other.order, kind.order)
+        for a, b in zip(arrays(link), arrays(other), strict=True):
+            assert a is b
+        assert_right(kind, other)
+    assert link.copy('share').b is not link.b
+    init = link.copy('init')
+    numpy.testing.assert_array_equal(init.order, kind.order)
+    assert_right(kind, init)
+    assert init.in_size == 12
+    for a, b in zip(arrays(link), arrays(init), strict=True):
+        assert a is None or a.shape == b.shape and (a != b).any()
 
 
-def assert_same(a, b):
-    assert (a.W.array is None) == (b.W.array is None)
-    if a.W.array is not None:
-        numpy.testing.assert_array_equal(a.W.array, b.W.array)
-        numpy.testing.assert_array_equal(a(X).array, b(X).array)
-    numpy.testing.assert_array_equal(a.b.array, b.b.array)
-    assert repr(a) == repr(b)
-
-
-@LAZY
-def test_deepcopy(lazy):
-    link = new_link(lazy)
-    other = copy.deepcopy(link)
-    assert_same(link, other)
-    other(X)
-    other.W.array[...] = 0
-    assert lazy or (link.W.array != 0).all()
-    assert link.W.array is not other.W.array or lazy
-
-
-@LAZY
-def test_copy_shares_copies_or_draws_again(lazy):
-    link = new_link(lazy)
-    if lazy:
-        for mode in ('share', 'copy', 'init'):
-            other = link.copy(mode)
-            assert other(X).shape == (4, 5)
-            assert other.in_size == 12
-        return
-    share, copied, init = (link.copy(m) for m in ('share', 'copy', 'init'))
-    assert share.W is not link.W
-    assert share.W.array is link.W.array
-    assert_same(link, copied)
-    assert not numpy.shares_memory(copied.W.array, link.W.array)
-    assert init.W.shape == link.W.shape
-    assert (init.W.array != link.W.array).any()
-    assert (init.b.array != link.b.array).any()
-
-
-def test_copied_links_draw_with_the_dense_deviation():
-    link = sl.SharedLinear(1000, 100, n_tiles=10)
-    assert link.copy('init').W.array.std() == pytest.approx(
-        1000 ** -.5, rel=0.05)
-
-
-@LAZY
-def test_repeat_draws_each(lazy):
-    link = sl.SharedLinear(None if lazy else 12, 12, n_tiles=3)
-    model = link.repeat(3)
+@EACH_LAZY_OR_NOT
+def test_repeat_draws_each(kind, lazy):
+    model = kind.make(lazy, out_size=12).repeat(3)
     assert model(X).shape == (4, 12)
-    weights = [child.W.array for child in model]
+    weights = [kind.dense_weight(child) for child in model]
     assert len(weights) == 3
     assert (weights[0] != weights[1]).any()
     assert (weights[1] != weights[2]).any()
     assert all(w.std() == pytest.approx(12 ** -.5, rel=0.5) for w in weights)
 
 
-def test_in_sequential_and_chain_list():
-    layers = [new_link(), F.relu, sl.SharedLinear(2, n_tiles=5)]
+@EACH
+def test_in_sequential_and_chain_list(kind):
+    layers = [kind.make(), F.relu, sl.SharedLinear(2, n_tiles=6)]
     model = chainer.Sequential(*layers)
     expected = layers[2](F.relu(layers[0](X)))
     numpy.testing.assert_array_equal(model(X).array, expected.array)
-    assert 'n_tiles=5' in str(model)
+    assert kind.specs in str(model) and 'n_tiles=6' in str(model)
     flat = chainer.Sequential(model, F.tanh).flatten()
     assert len(flat) == 4
     chain_list = chainer.ChainList(layers[0], layers[2])
     assert chain_list.count_params() == model.count_params()
     assert [n for n, _ in chain_list.namedparams()] == [
-        '/0/W', '/0/b', '/1/W', '/1/b']
+        *('/0/' + name for name in sorted([*kind.shapes, 'b'])),
+        '/1/W', '/1/b']
 
 
-@LAZY
-@pytest.mark.parametrize('protocol', range(2, pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize('initialW', [
-    None, chainer.initializers.HeNormal(), 0.5, numpy.ones((5, 4), 'f')],
-    ids=['default', 'He', 'scalar', 'array'])
-def test_pickle(lazy, protocol, initialW):
-    link = new_link(lazy, initialW=initialW)
-    other = pickle.loads(pickle.dumps(link, protocol))
-    assert_same(link, other)
-    numpy.random.seed(0)
-    link(X)
-    numpy.random.seed(0)
-    other(X)
-    assert_same(link, other)
-
-
-class Model(chainer.Chain):
-
-    def __init__(self, first, second):
-        super().__init__()
-        with self.init_scope():
-            self.first = first
-            self.second = second
-
-    def forward(self, x):
-        return self.second(F.relu(self.first(x)))
-
-
-def models(make, lazy):
-    return (
-        Model(new_link(), make(None if lazy else 5, 2)) for _ in range(2))
-
-
-def save_and_load(kind, source, target):
-    if kind == 'npz':
-        file = io.BytesIO()
-        serializers.save_npz(file, source)
-        file.seek(0)
-        serializers.load_npz(file, target)  # strict: raises on what differs
-    else:
-        import h5py
-        with h5py.File(io.BytesIO(), 'w') as f:
-            serializers.HDF5Serializer(f).save(source)
-            serializers.HDF5Deserializer(f).load(target)
-
-
-FORMATS = pytest.mark.parametrize('kind', ['npz', 'hdf5'])
-
-
-@FORMATS
-@LAZY
-def test_save_and_load(kind, lazy):
-    source, target = new_link(), new_link(lazy)
-    save_and_load(kind, source, target)
-    assert target.in_size == 12
-    assert_same(source, target)
-
-
-@FORMATS
-def test_save_and_load_files(kind, tmp_path):
-    path = tmp_path / ('model.' + kind)
-    source, target = new_link(), new_link()
-    getattr(serializers, 'save_' + kind)(path, source)
-    getattr(serializers, 'load_' + kind)(path, target)
-    assert_same(source, target)
-
-
-@FORMATS
-def test_save_and_load_what_has_no_weight_yet(kind):
-    source, target = new_link(lazy=True), new_link(lazy=True)
-    save_and_load(kind, source, target)
-    assert target.W.array is None
-    numpy.testing.assert_array_equal(target.b.array, source.b.array)
-    assert target(X).shape == (4, 5)
-
-
-@FORMATS
-def test_what_a_file_holds_is_what_L_Linear_writes(kind):
-    ours = sl.SharedLinear(12, 5, n_tiles=1)
-    theirs = L.Linear(12, 5)
-    save_and_load(kind, ours, theirs)
-    numpy.testing.assert_array_equal(ours.W.array, theirs.W.array)
-    other = sl.SharedLinear(None, 5, n_tiles=1)
-    save_and_load(kind, theirs, other)
-    assert_same(ours, other)
-    assert other.in_size == 12
-
-
-@FORMATS
-def test_optimizer_and_lazy_model_resume(kind):
-    def start():
-        model = Model(sl.SharedLinear(5, n_tiles=3), L.Linear(2))
-        return model, optimizers.Adam().setup(model)
-
-    def step(model, optimizer):
-        optimizer.update(lambda: F.sum(model(X) ** 2))
-
-    model, optimizer = start()
-    step(model, optimizer)
-    other, other_optimizer = start()
-    save_and_load(kind, model, other)
-    save_and_load(kind, optimizer, other_optimizer)
-    step(model, optimizer)
-    step(other, other_optimizer)
-    for a, b in zip(model.params(), other.params(), strict=True):
-        numpy.testing.assert_array_equal(a.array, b.array)
-
-
-@LAZY
-def test_to_device_cpu(lazy):
-    link = new_link(lazy)
+@EACH_LAZY_OR_NOT
+def test_to_device_cpu(kind, lazy):
+    link = kind.make(lazy)
     assert link.to_device('@numpy') is link
     with pytest.warns(DeprecationWarning):
         assert link.to_cpu() is link
-    assert link(X).shape == (4, 5)
+    assert link(X).shape == (4, 6)
     assert link.xp is numpy
 
 
 @pytest.mark.chainerx
-def test_to_chainerx_and_back():
-    link = new_link()
+@kinds.EACH_CLASS
+def test_to_chainerx_and_back(kind):
+    link = kind.make()
     expected = link(X).array
     link.to_chx()
     y = link(link.device.send(X))
@@ -223,24 +102,32 @@ def test_to_chainerx_and_back():
     numpy.testing.assert_array_equal(link(X).array, expected)
 
 
-@LAZY
-def test_gradients_are_cleared_and_added(lazy):
-    link = new_link(lazy)
+@EACH_LAZY_OR_NOT
+def test_gradients_are_cleared_and_added(kind, lazy):
+    def assert_grads(times):
+        expected = kind.gradients(link, X, numpy.ones((4, 6)))
+        for name, param in link.namedparams():
+            numpy.testing.assert_allclose(
+                param.grad, times * expected[name[1:]], rtol=1e-5, atol=1e-5)
+
+    def backward(link):
+        F.sum(link(X)).backward()
+
+    link = kind.make(lazy)
     link.cleargrads()
-    F.sum(link(X)).backward()
+    backward(link)
     if lazy:
         link.cleargrads()
-        F.sum(link(X)).backward()
-    grad = link.W.grad.copy()
-    F.sum(link(X)).backward()
-    numpy.testing.assert_allclose(link.W.grad, 2 * grad, rtol=1e-6)
+        backward(link)
+    backward(link)
+    assert_grads(2)
     other = link.copy('copy')
     other.cleargrads()
-    F.sum(other(X)).backward()
+    backward(other)
     link.addgrads(other)
-    numpy.testing.assert_allclose(link.W.grad, 3 * grad, rtol=1e-6)
+    assert_grads(3)
     link.cleargrads()
-    assert link.W.grad is None and link.b.grad is None
+    assert all(param.grad is None for param in link.params())
 
 
 def test_copyparams_from_a_dense_layer_of_the_same_shape():
@@ -254,8 +141,15 @@ def test_count_params():
     assert link.count_params() == 900 * 100 + 900
     assert sl.SharedLinear(
         1000, 900, nobias=True, n_tiles=10).count_params() == 900 * 100
+    link = sl.MixedLinear(784, 1000, n_tiles=8, n_blocks=8)
+    assert link.count_params() == 784 * 1000 // 64 + 1000
+    assert (link.in_size, link.out_size) == (784, 1000)
+
+
+@EACH_LAZY
+def test_count_params_of_what_has_no_weight_yet(kind):
     with pytest.warns(UserWarning, match='not been initialized'):
-        assert new_link(lazy=True).count_params() == 5
+        assert kind.make(lazy=True).count_params() < 6 * 12
 
 
 @pytest.mark.parametrize('hook', [
@@ -264,118 +158,133 @@ def test_count_params():
     optimizer_hooks.GradientHardClipping(-0.1, 0.1),
     optimizer_hooks.GradientLARS()],
     ids=lambda hook: hook.name)
-@LAZY
-def test_optimizer_hooks(hook, lazy):
-    """What a hook does to a parameter, it does to this layer's."""
-    def step(link, x):
+@EACH_LAZY_OR_NOT
+def test_optimizer_hooks(hook, kind, lazy):
+    """What a hook does to any parameter, it does to this layer's."""
+    def step(link, *args):
         optimizer = optimizers.SGD(0.1).setup(link)
         optimizer.add_hook(hook)
-        optimizer.update(lambda: F.sum(link(x) ** 2))
-        return link
+        optimizer.update(*args)
 
     numpy.random.seed(0)
-    link = step(sl.SharedLinear(None if lazy else 12, 5, n_tiles=3), X)
-    # The layer is a dense one on the folded input.
+    link = kind.make(lazy)
+    step(link, lambda: F.sum(link(X) ** 2))
+    # Parameters of the same numbers, with the reference's gradients.
     numpy.random.seed(0)
-    dense = L.Linear(4, 5)
-    dense.W.array[...] /= 3 ** .5
-    step(dense, sl.fold(X, 3).array)
-    numpy.testing.assert_allclose(
-        link.W.array, dense.W.array, rtol=1e-5, atol=1e-6)
-    numpy.testing.assert_allclose(link.b.array, dense.b.array, rtol=1e-5)
+    drawn = kind.make(lazy)
+    drawn(X)
+    grads = kind.gradients(drawn, X, 2 * kind.expected(drawn))
+    plain = chainer.Link()
+    with plain.init_scope():
+        for name, grad in grads.items():
+            param = chainer.Parameter(getattr(drawn, name).array.copy())
+            param.grad = grad.astype('f')
+            setattr(plain, name, param)
+    step(plain)
+    for p, q in zip(link.params(), plain.params(), strict=True):
+        numpy.testing.assert_allclose(p.array, q.array, rtol=1e-5, atol=1e-6)
 
 
-def test_update_rules():
-    link = new_link()
+@EACH
+def test_update_rules(kind):
+    link = kind.make()
+    name, *_ = kind.shapes
+    W = getattr(link, name)
     optimizer = optimizers.MomentumSGD(0.1).setup(link)
-    assert link.W.update_rule.hyperparam.lr == 0.1
-    before = link.W.array.copy(), link.b.array.copy()
-    link.W.update_rule.enabled = False
+    assert W.update_rule.hyperparam.lr == 0.1
+    before = W.array.copy(), link.b.array.copy()
+    W.update_rule.enabled = False
     optimizer.update(lambda: F.sum(link(X)))
-    numpy.testing.assert_array_equal(link.W.array, before[0])
+    numpy.testing.assert_array_equal(W.array, before[0])
     assert (link.b.array != before[1]).all()
     link.enable_update()
     optimizer.update(lambda: F.sum(link(X)))
-    assert (link.W.array != before[0]).any()
+    assert (W.array != before[0]).any()
     link.disable_update()
-    before = link.W.array.copy()
+    before = W.array.copy()
     optimizer.update(lambda: F.sum(link(X)))
-    numpy.testing.assert_array_equal(link.W.array, before)
+    numpy.testing.assert_array_equal(W.array, before)
+    numpy.testing.assert_array_equal(link.order, kind.order)
 
 
-def test_mixed_precision_updates_in_float32():
+@EACH
+def test_mixed_precision_updates_in_float32(kind):
     with chainer.using_config('dtype', chainer.mixed16):
-        link = sl.SharedLinear(12, 5, n_tiles=3)
+        link = kind.make()
         optimizer = optimizers.SGD(1e-5).setup(link)
         optimizer.use_fp32_update()
-        before = link.W.array.copy()
+        before = kind.weights(link.copy('copy'))
         for _ in range(100):  # each alone is lost in float16
             optimizer.update(lambda: F.sum(link(X.astype('e'))))
-    assert link.W.dtype == numpy.float16
-    moved = link.W.array.astype('f') - before
-    assert (moved != 0).mean() > 0.5
+    for name, W in kind.weights(link).items():
+        assert W.dtype == numpy.float16
+        moved = W.astype('f') - before[name]
+        assert (moved != 0).mean() > 0.5
 
 
-def test_link_timer_hook():
-    with link_hooks.TimerHook() as timer:
-        new_link()(X)
-    assert [s for s in timer.summary() if 'SharedLinear' in s]
-
-
-def test_function_timer_hook():
-    hook = chainer.function_hooks.TimerHook()
-    with hook:
-        F.sum(new_link()(X)).backward()
-    assert 'SharedLinearFunction' in hook.summary()
+@EACH
+def test_timer_hooks(kind):
+    function_timer = chainer.function_hooks.TimerHook()
+    with link_hooks.TimerHook() as timer, function_timer:
+        F.sum(kind.make()(X)).backward()
+    assert [s for s in timer.summary() if kind.link_class.__name__ in s]
+    assert kind.node in function_timer.summary()
 
 
 @pytest.mark.parametrize('hook', [
     link_hooks.SpectralNormalization, link_hooks.WeightStandardization])
-@LAZY
-def test_hooks_that_replace_the_weight(hook, lazy):
+@EACH_LAZY_OR_NOT
+def test_hooks_that_replace_the_weight(hook, kind, lazy):
     """They put a Variable that is no Parameter in the place of W."""
-    link = new_link(lazy)
-    link.add_hook(hook())
+    link = kind.make(lazy)
+    name, *_ = kind.shapes
+    link.add_hook(hook(weight_name=name))
     link.cleargrads()
     y = link(X)
     F.sum(y).backward()
-    assert isinstance(link.W, chainer.Parameter)
-    assert link.W.grad is not None
+    W = getattr(link, name)
+    assert isinstance(W, chainer.Parameter)
+    assert W.grad is not None
     assert link.in_size == 12
 
-    dense = L.Linear(4, 5)
-    dense.W.array[...] = link.W.array
-    dense.b.array[...] = link.b.array
+    dense = L.Linear(W.shape[1], len(W), nobias=True, initialW=W.array)
     dense.add_hook(hook())
+    eye = numpy.eye(W.shape[1], dtype='f')
+    dense(eye)
     if hook is link_hooks.SpectralNormalization:
-        dense.W_u[...] = link.W_u  # its power iteration starts at random
+        # Its power iteration starts at random.
+        dense.W_u[...] = getattr(link, name + '_u')
         for _ in range(50):
-            dense(X[:, :4])
+            dense(eye)
             link(X)
+    V = kind.weight(**{**kind.weights(link), name: dense(eye).array.T})
     numpy.testing.assert_allclose(
-        link(X).array, dense(sl.fold(X, 3)).array, rtol=1e-4, atol=1e-5)
+        link(X).array, reference.affine(X, V, link.b.array), rtol=1e-4,
+        atol=1e-5)
 
 
-def test_computational_graph_is_readable():
-    link = new_link()
+@EACH
+def test_computational_graph_is_readable(kind):
+    link = kind.make()
     link.name = 'fc'
     x = chainer.Variable(X, name='x')
     graph = chainer.computational_graph.build_computational_graph([link(x)])
     dot = graph.dump()
     assert dot.startswith('digraph')
-    assert dot.count('label="SharedLinearFunction"') == 1
-    for label in ('x: (4, 12), float32', 'W: (5, 4), float32',
-                  'b: (5), float32'):
-        assert label in dot
+    assert dot.count('label="{}"'.format(kind.node)) == len(kind.shapes)
+    for name, shape in {'x': (4, 12), **kind.shapes}.items():
+        assert '{}: {}, float32'.format(name, shape) in dot
+    assert 'b: (6), float32' in dot
 
 
-def test_static_graph(capfd):
+@EACH
+def test_static_graph(kind, capfd):
     class Static(chainer.Chain):
 
         def __init__(self):
             super().__init__()
             with self.init_scope():
-                self.layer = new_link()
+                self.layer = kind.make()
 
         @chainer.static_graph
         def forward(self, x):
@@ -383,50 +292,58 @@ def test_static_graph(capfd):
 
     model = Static()
     for scale in (1, 2, 3):
-        x = chainer.Variable(scale * X)
         model.cleargrads()
-        y = model(x)
+        y = model(chainer.Variable(scale * X))
         F.sum(y).backward()
-        expected = model.layer.copy('copy')
-        expected.cleargrads()
-        y_ = expected(scale * X)
-        F.sum(y_).backward()
-        numpy.testing.assert_allclose(y.array, y_.array, rtol=1e-6)
         numpy.testing.assert_allclose(
-            model.layer.W.grad, expected.W.grad, rtol=1e-6)
+            y.array, kind.expected(model.layer, scale * X), rtol=1e-5,
+            atol=1e-5)
+        grads = kind.gradients(model.layer, scale * X, numpy.ones((4, 6)))
+        for name, grad in grads.items():
+            numpy.testing.assert_allclose(
+                getattr(model.layer, name).grad, grad, rtol=1e-5, atol=1e-5)
     capfd.readouterr()  # Chainer prints as it builds a schedule
 
 
-def test_training_equals_that_of_a_dense_layer_with_tied_weights():
-    """Adam, written out in float64, on the tiled weight's folded gradient."""
+@EACH
+def test_training_is_that_of_the_definition(kind):
+    """Adam, written out in float64, with the reference's gradients."""
     rng = numpy.random.RandomState(0)
-    x, t = rng.randn(32, 12), rng.randn(32, 5)
+    x, t = rng.randn(32, 12), rng.randn(32, 6)
     with chainer.using_config('dtype', numpy.dtype('d')):
-        link = sl.SharedLinear(12, 5, n_tiles=3)
+        link, by_hand = kind.make(), kind.make()
+    by_hand.copyparams(link)
     optimizer = optimizers.Adam(0.05).setup(link)
-    W, b = link.W.array.copy(), link.b.array.copy()
-    moments = [[numpy.zeros_like(p), numpy.zeros_like(p)] for p in (W, b)]
+    moments = {n: [0, 0] for n in (*kind.shapes, 'b')}
     losses = []
     for step in range(1, 101):
         optimizer.update(
             lambda: F.mean_squared_error(link(x), t))
 
-        V = numpy.hstack([W, W, W])
-        error = x @ V.T + b - t
+        error = kind.expected(by_hand, x) - t
         losses.append((error ** 2).mean())
-        gV = 2 * error.T @ x / error.size
-        gW = gV[:, :4] + gV[:, 4:8] + gV[:, 8:]
-        gb = 2 * error.sum(0) / error.size
-        for p, g, (m, v) in zip((W, b), (gW, gb), moments, strict=True):
-            m += (1 - 0.9) * (g - m)
-            v += (1 - 0.999) * (g * g - v)
-            rate = 0.05 * (1 - 0.999 ** step) ** .5 / (1 - 0.9 ** step)
-            p -= rate * m / (v ** .5 + 1e-8)
-    numpy.testing.assert_allclose(link.W.array, W, rtol=1e-8)
-    numpy.testing.assert_allclose(link.b.array, b, rtol=1e-8)
-
-    # It has come to where least squares on the folded input would be.
-    folded = numpy.c_[x[:, :4] + x[:, 4:8] + x[:, 8:], numpy.ones(32)]
-    best = t - folded @ numpy.linalg.lstsq(folded, t, rcond=None)[0]
+        grads = kind.gradients(by_hand, x, 2 * error / error.size)
+        rate = 0.05 * (1 - 0.999 ** step) ** .5 / (1 - 0.9 ** step)
+        for name, g in grads.items():
+            m, v = moments[name]
+            m = m + (1 - 0.9) * (g - m)
+            v = v + (1 - 0.999) * (g * g - v)
+            moments[name] = m, v
+            getattr(by_hand, name).array -= rate * m / (v ** .5 + 1e-8)
+    for p, q in zip(link.params(), by_hand.params(), strict=True):
+        numpy.testing.assert_allclose(p.array, q.array, rtol=1e-8)
     assert losses[0] > 1.5 * losses[-1]
-    assert losses[-1] == pytest.approx((best ** 2).mean(), rel=0.02)
+
+
+def test_training_comes_to_least_squares():
+    """On the folded input, to which the layer is a dense one."""
+    rng = numpy.random.RandomState(0)
+    x, t = rng.randn(32, 12), rng.randn(32, 6)
+    link = kinds.KINDS['shared'].make()
+    optimizer = optimizers.Adam(0.05).setup(link)
+    for _ in range(101):
+        loss = F.mean_squared_error(link(x.astype('f')), t.astype('f'))
+        optimizer.update(lambda loss=loss: loss)
+    folded = numpy.c_[reference.fold(x, 3), numpy.ones(32)]
+    best = t - folded @ numpy.linalg.lstsq(folded, t, rcond=None)[0]
+    assert float(loss.array) == pytest.approx((best ** 2).mean(), rel=0.02)

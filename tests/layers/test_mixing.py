@@ -1,6 +1,7 @@
 """Permutations and signs: from a seed alone, the same everywhere."""
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy
 import pytest
@@ -125,3 +126,17 @@ def test_split_and_join_are_inverse():
     assert split.tolist() == numpy.concatenate(
         numpy.split(y, 3, axis=1)).tolist()
     numpy.testing.assert_array_equal(mixing.join_blocks(split, 3), y)
+
+
+def test_threads_do_not_share_their_scratch_memory():
+    W = numpy.random.randn(25, 50)
+    mixing = {'n_tiles': 8, 'n_blocks': 4}
+    inputs = [numpy.random.randn(64, 400) for _ in range(16)]
+    expected = [
+        reference.mixed_linear(x, W, None, mixing) for x in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            results = pool.map(
+                lambda x: sl.mixed_linear(x, W, **mixing).array, inputs)
+            for y, y_ in zip(results, expected, strict=True):
+                numpy.testing.assert_allclose(y, y_, rtol=1e-10, atol=1e-10)

@@ -1,7 +1,5 @@
 """A permutation of the inputs that comes before the fold."""
-import copy
-import pickle
-
+import kinds
 import numpy
 import pytest
 from hypothesis import given
@@ -115,118 +113,28 @@ def test_gradients_of_fold_and_tile(function, width):
         atol=1e-6, dtype=numpy.float64)
 
 
-@pytest.mark.parametrize('method', ['fold', 'tile'])
-def test_gradients_of_the_layer(method):
-    def f(x, W, b):
-        y = sl.shared_linear(
-            x, W, b, method=method, order=random_order())
-        return y * y
-    args = normal(4, SIZE), normal(OUT, WIDTH, seed=1), normal(OUT, seed=2)
-    gy = normal(4, OUT, seed=3)
-    gradient_check.check_backward(
-        f, args, gy, rtol=1e-6, atol=1e-6, dtype=numpy.float64)
-    gradient_check.check_double_backward(
-        f, args, gy, tuple(normal(*a.shape, seed=4) for a in args),
-        rtol=1e-6, atol=1e-6, dtype=numpy.float64)
-
-
-@pytest.mark.parametrize('method', ['fold', 'tile'])
-@pytest.mark.parametrize('dtype', TOLERANCE)
-def test_forward_of_the_layer(method, dtype):
-    x, W, b = (normal(4, SIZE, dtype=dtype), normal(OUT, WIDTH, dtype=dtype),
-               normal(OUT, dtype=dtype))
-    y = sl.shared_linear(x, W, b, method=method, order=random_order())
-    dense = W.astype(float) @ sharing_matrix(random_order(), N_TILES)
-    assert y.dtype == dtype
-    numpy.testing.assert_allclose(
-        y.array, x.astype(float) @ dense.T + b, rtol=5 * TOLERANCE[dtype],
-        atol=5 * TOLERANCE[dtype])
-
-
 def make_link(**kwargs):
     return sl.SharedLinear(
         SIZE, OUT, n_tiles=N_TILES, order=random_order(), **kwargs)
 
 
-def test_link():
-    link = make_link(initial_bias=1)
-    x = normal(4, SIZE, dtype=numpy.float32)
-    dense = link.W.array @ sharing_matrix(random_order(), N_TILES)
-    numpy.testing.assert_allclose(
-        link(x).array, x @ dense.T + 1, rtol=1e-5, atol=1e-6)
-    assert link.order.dtype == numpy.int32
-    assert str(link).endswith('n_tiles=3, order=int32[12])')
+@kinds.EACH_ORDERED
+def test_an_order_gives_the_input_size(kind):
+    assert kind.make(lazy=True).in_size == SIZE
 
 
-def test_an_order_gives_the_input_size():
-    link = sl.SharedLinear(None, OUT, n_tiles=N_TILES, order=random_order())
-    assert link.in_size == SIZE
-
-
-def test_the_order_is_a_copy():
-    order = random_order().astype(numpy.int32)
-    link = sl.SharedLinear(SIZE, OUT, n_tiles=N_TILES, order=order)
+@kinds.EACH_ORDERED
+def test_the_order_is_a_copy(kind):
+    order = kind.order.astype(numpy.int32)
+    link = kind.make(order=order)
     order[:] = 0
-    numpy.testing.assert_array_equal(link.order, random_order())
+    numpy.testing.assert_array_equal(link.order, kind.order)
+    assert link.order.dtype == numpy.int32
 
 
-def test_to_linear():
-    link = make_link()
-    x = normal(4, SIZE, dtype=numpy.float32)
-    numpy.testing.assert_allclose(
-        link.to_linear()(x).array, link(x).array, rtol=1e-5, atol=1e-6)
-
-
-def test_from_params():
-    W = normal(OUT, WIDTH, dtype=numpy.float32)
-    link = sl.SharedLinear.from_params(
-        W, n_tiles=N_TILES, order=random_order())
-    numpy.testing.assert_array_equal(link.order, random_order())
-    numpy.testing.assert_array_equal(link.W.array, W)
-
-
-@pytest.mark.parametrize('duplicate', [
-    copy.copy, copy.deepcopy, lambda link: link.copy(),
-    lambda link: link.copy('copy'),
-    lambda link: pickle.loads(pickle.dumps(link))])
-def test_copies(duplicate):
-    link = make_link()
-    x = normal(4, SIZE, dtype=numpy.float32)
-    numpy.testing.assert_array_equal(
-        duplicate(link)(x).array, link(x).array)
-
-
-def test_a_newly_initialized_copy_keeps_the_order():
-    numpy.testing.assert_array_equal(
-        make_link().copy('init').order, random_order())
-
-
-SERIALIZERS = [
+@pytest.mark.parametrize('save,load', [
     (chainer.serializers.save_npz, chainer.serializers.load_npz),
-    (chainer.serializers.save_hdf5, chainer.serializers.load_hdf5)]
-
-
-@pytest.mark.parametrize('save,load', SERIALIZERS)
-@pytest.mark.parametrize('make', [
-    lambda: sl.SharedLinear(OUT, n_tiles=N_TILES),
-    lambda: sl.SharedLinear(SIZE, OUT, n_tiles=N_TILES),
-    lambda: sl.SharedLinear(
-        SIZE, OUT, n_tiles=N_TILES, order=numpy.arange(SIZE))],
-    ids=['lazy', 'plain', 'ordered'])
-def test_snapshots(tmp_path, save, load, make):
-    saved, loaded = chainer.Chain(l=make_link()), chainer.Chain(l=make())
-    save(tmp_path / 'snapshot.npz', saved)
-    load(tmp_path / 'snapshot.npz', loaded)
-    x = normal(4, SIZE, dtype=numpy.float32)
-    numpy.testing.assert_array_equal(loaded.l(x).array, saved.l(x).array)
-    assert loaded.l.order.dtype == numpy.int32
-    save(tmp_path / 'again.npz', loaded)
-    again = chainer.Chain(l=sl.SharedLinear(OUT, n_tiles=N_TILES))
-    load(tmp_path / 'again.npz', again)
-    numpy.testing.assert_array_equal(again.l.order, random_order())
-
-
-@pytest.mark.parametrize('save,load', SERIALIZERS)
+    (chainer.serializers.save_hdf5, chainer.serializers.load_hdf5)])
 def test_plain_snapshots(tmp_path, save, load):
     plain = sl.SharedLinear(SIZE, OUT, n_tiles=N_TILES)
     save(tmp_path / 'snapshot.npz', plain)
@@ -255,30 +163,10 @@ def test_a_snapshot_of_another_size(tmp_path):
         chainer.serializers.load_npz(tmp_path / 'snapshot.npz', link)
 
 
-def test_the_order_is_not_trained():
-    link = make_link()
-    optimizer = chainer.optimizers.Adam().setup(link)
-    optimizer.update(lambda x: sum_of(link(x)),
-                     normal(4, SIZE, dtype=numpy.float32))
-    numpy.testing.assert_array_equal(link.order, random_order())
-    assert set(dict(link.namedparams())) == {'/W', '/b'}
-
-
-def sum_of(y):
-    return chainer.functions.sum(y * y)
-
-
-@pytest.mark.parametrize('order,error,message', [
-    ([0, 1, 2, 2, 4, 5], ValueError, '0 to 5, but has 2 2 times and 3 never'),
-    ([0, 1, 2, 3, 4, 6], ValueError, '0 to 5, but has 6'),
-    ([0, 1, 2, 3, 4, -1], ValueError, '0 to 5, but has -1'),
-    ([[0, 1, 2], [3, 4, 5]], ValueError, r'one axis, not the shape \(2, 3\)'),
-    ([0., 1, 2, 3, 4, 5], TypeError, 'ints, not an array of float64'),
-    ([0, 1, 2], ValueError, 'the 6 inputs, but has 3 elements'),
-])
-def test_no_permutation(order, error, message):
-    with pytest.raises(error, match=message):
-        sl.SharedLinear(6, OUT, n_tiles=2, order=order)
+def test_orders_as_rows_are_for_blocks():
+    with pytest.raises(ValueError, match=r'one axis, not the shape \(2, 6\)'):
+        sl.SharedLinear(
+            SIZE, OUT, n_tiles=N_TILES, order=random_order().reshape(2, 6))
 
 
 def test_an_order_of_another_width():

@@ -16,7 +16,7 @@ import shared_linear as sl
     'contiguous': ['C', None],
 }))
 @testing.inject_backend_tests(None, cases.BACKENDS)
-class TestFoldAndTile(cases.ThreeDraws, testing.FunctionTestCase):
+class TestFoldAndTile(cases.FourDraws, testing.FunctionTestCase):
 
     def setUp(self):
         self.check_forward_options = cases.TOLERANCES[self.dtype]
