@@ -269,6 +269,8 @@ def same_random_numbers(model: Any) -> Iterator[Callable[[], None]]:
             random.setstate(state)
             numpy.random.set_state(numpy_state)
             if generator is not None:
+                # What is asked for already is drawn from the old state.
+                model.device.device.synchronize()
                 generator.seed(0)
 
         try:
@@ -297,6 +299,8 @@ def using_generator(generator: Any) -> Iterator[None]:
     try:
         yield
     finally:
+        # What is asked for already is drawn before it is seeded, or goes.
+        cuda.cupy.cuda.Device().synchronize()
         cupy_random.set_random_state(before)
 
 

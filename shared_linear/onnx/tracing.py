@@ -265,6 +265,8 @@ def unchanged(model: chainer.Link) -> Iterator[None]:
         random.setstate(python_state)
         numpy.random.set_state(numpy_state)
         if on_gpu:
+            # The other generator goes, and may have to draw yet.
+            model.device.device.synchronize()
             cuda.cupy.random.set_random_state(cupy_state)
 
 

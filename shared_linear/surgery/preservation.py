@@ -115,6 +115,8 @@ def _random_numbers() -> Callable[[], None]:
         random.setstate(python)
         if device is not None:
             with device:
+                # The other generator goes, and may have to draw yet.
+                device.synchronize()
                 cuda.cupy.random.set_random_state(before)
 
     return put_back
