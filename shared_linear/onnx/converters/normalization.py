@@ -92,15 +92,26 @@ def convert_layer_normalization(nodes: Nodes) -> str:
 
 
 def convert_local_response_normalization(nodes: Nodes) -> str:
-    """Chainer's window reaches n // 2 to both sides, and is odd so."""
+    """x (k + alpha sum x^2)^-beta, over n // 2 channels to both sides.
+
+    The operator LRN has a window of n channels, which is not Chainer's if n
+    is even; onnxruntime has it for pictures alone, and onnx's reference
+    computes something else. A mean over the channels is the same sum.
+    """
     func = nodes.func
-    size = 2 * (int(func.n) // 2) + 1
-    # onnxruntime wants pictures.
-    after = range(nodes.ndim, 4)
-    return nodes.squeeze(nodes.add(
-        'LRN', nodes.unsqueeze(nodes.x, after),
-        alpha=float(func.alpha) * size, beta=float(func.beta),
-        bias=float(func.k), size=size), after)
+    half = int(func.n) // 2
+    size = 2 * half + 1
+    squares = nodes.add('Mul', nodes.x, nodes.x)
+    rows = nodes.unsqueeze(nodes.reshape(squares, [0, 0, -1]), [1])
+    mean = nodes.add(
+        'AveragePool', rows, kernel_shape=[size, 1], strides=[1, 1],
+        pads=[half, 0, half, 0], count_include_pad=1)
+    mean = nodes.reshape_as(nodes.squeeze(mean, [1]), nodes.x)
+    scale = nodes.add('Add', nodes.add(
+        'Mul', mean, nodes.number(func.alpha * size, 'alpha')),
+        nodes.number(func.k, 'k'))
+    return nodes.add('Mul', nodes.x, nodes.add(
+        'Pow', scale, nodes.number(-func.beta, 'beta')))
 
 
 def convert_normalize_l2(nodes: Nodes) -> str:
