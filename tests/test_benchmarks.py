@@ -25,6 +25,7 @@ SMALL = {
     'mixed_speed': [
         '--size', '12,6', '--batch', '2', '--mixing', '3,2', '--seconds', '0'],
     'memory': ['--batch', '2', '--in-size', '20', '--out-size', '5'],
+    'onnx_speed': ['--batch', '2', '--seconds', '0'],
     'scaling': ['--batch', '2', '--seconds', '0'],
     'surgery_overhead': ['--batch', '2', '--seconds', '0'],
     'training_speed': ['--batch', '2', '--seconds', '0'],
