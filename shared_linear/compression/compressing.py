@@ -30,6 +30,7 @@ MOST_WEIGHTED = 2048
 WIDEST_COVARIANCE = 5000
 # Numbers of tiles and parts of hidden units that are considered.
 MOST_TILES = 100
+LEAST_STEP = 1.2
 UNITS = .75, .5, .375, .25, .1875, .125, .0625
 # Of the searches for the plan alone.
 QUICK_SWEEPS = 4
@@ -185,9 +186,7 @@ class Course:
         plain = regression.decompose(problem, everything, regression.RIDGES[0])
         curves = [Curve(1, None, in_size, plain.errors)]
         pair = self._pairs.get(path)
-        numbers = [
-            n for n in range(2, min(MOST_TILES, in_size) + 1)
-            if in_size % n == 0]
+        numbers = _numbers_of_tiles(in_size)
         ridge = regression.RIDGES[0]
         # The ridge is chosen once, where it matters as it does in the middle.
         numbers.sort(key=lambda n: abs(n - 8))
@@ -346,7 +345,16 @@ class Course:
 
     def _problem(self, path, stops, targets, L, rows=None, units=None):
         layer = self._layers[path]
-        W = layer.W.astype(numpy.float64)
+        split = [self._rows(i, stop) for i, stop in enumerate(stops)]
+        n_train = sum(int(s.train.sum()) for s in split)
+        n_held = sum(int(s.held_out.sum()) for s in split)
+        if not n_train or not n_held:
+            raise ValueError(
+                'there are too few calibration inputs: {} to fit to, and {} '
+                'to hold out'.format(n_train, n_held))
+        in_size = layer.W.shape[1] if units is None else len(units)
+        by_samples = in_size > min(WIDEST_COVARIANCE, max(n_train, 1000))
+        W = layer.W.astype(numpy.float32 if by_samples else numpy.float64)
         b = None if layer.b is None else layer.b.astype(numpy.float64)
         if targets is None:
             L = self._L(path)
@@ -355,15 +363,8 @@ class Course:
         if units is not None:
             W = W[:, units]
         if L is not None:
-            W, b = L.T @ W, None if b is None else L.T @ b
-        split = [self._rows(i, stop) for i, stop in enumerate(stops)]
-        n_train = sum(int(s.train.sum()) for s in split)
-        n_held = sum(int(s.held_out.sum()) for s in split)
-        if not n_train or not n_held:
-            raise ValueError(
-                'there are too few calibration inputs: {} to fit to, and {} '
-                'to hold out'.format(n_train, n_held))
-        in_size = W.shape[1]
+            W = L.T.astype(W.dtype) @ W
+            b = None if b is None else L.T @ b
 
         def parts(which):
             for i, stop in enumerate(stops):
@@ -383,8 +384,7 @@ class Course:
                         y = y @ L
                 yield x, y
 
-        if in_size > min(WIDEST_COVARIANCE, max(n_train, 1000)):
-            W = W.astype(numpy.float32)
+        if by_samples:
             arrays: list[Any] = []
             for which in ('train', 'held_out'):
                 xs, ys = zip(*parts(which), strict=True)
@@ -406,6 +406,16 @@ class Course:
             moments.append(one)
         train, held_out = moments
         return regression.Covariances(train, held_out, W, b, b is not None)
+
+
+def _numbers_of_tiles(in_size: int) -> list[int]:
+    """Divisors, but for those that are next to another one."""
+    numbers: list[int] = []
+    for n in range(2, min(MOST_TILES, in_size) + 1):
+        if in_size % n == 0 and (
+                not numbers or n >= LEAST_STEP * numbers[-1]):
+            numbers.append(n)
+    return numbers
 
 
 class Built(NamedTuple):

@@ -41,11 +41,10 @@ def estimate(
         # Inputs and outputs of both models, targets and answers.
         held = 4 * n_rows * (WAITING * in_size + 4 * out_size)
         if in_size > min(WIDEST_COVARIANCE, max(n_rows * 9 // 10, 1000)):
-            # The samples, centred, their folds, and the weight.
-            fit = (4 * n_rows * 3 * (in_size + out_size)
-                   + 4 * 3 * in_size * out_size
-                   + 8 * 3 * min(n_rows, out_size) ** 2
-                   + 8 * 2 * n_rows ** 2)
+            # The samples, centred, their folds; the weight, fitted twice.
+            fit = (4 * n_rows * 3 * in_size + 8 * n_rows * 6 * out_size
+                   + 4 * 4 * in_size * out_size
+                   + 8 * 4 * n_rows ** 2)
         else:
             fit = 8 * (7 * in_size ** 2 + 6 * in_size * out_size
                        + 3 * out_size ** 2)

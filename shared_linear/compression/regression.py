@@ -143,18 +143,22 @@ class Covariances:
             fold.rows(fold.rows(S).T),
             fold.rows(self.C.T) + ridge * fold.rows(self.W.T))
 
-    def held_normal(self, fold: InputMap) -> tuple[Array, Array]:
-        return fold.rows(fold.rows(self.held_S).T), fold.rows(self.held_C.T)
-
-    def solve(self, fold: InputMap, ridge: float) -> tuple[Array, Array]:
-        """The fit of full rank, (m, o), and K^T K (o, o) or (m, m)."""
+    def solve(
+            self, fold: InputMap, ridge: float) -> tuple[Array, Array]:
+        """The fit of full rank G (m, o), and the directions of K (o, k)."""
         A, B = self.normal(fold, ridge)
-        return numpy.linalg.solve(A, B), A
+        G = numpy.linalg.solve(A, B)
+        if len(A) >= G.shape[1]:
+            return G, _directions(G.T @ A @ G)
+        # Of K^T K the eigenvectors V give U = K V / s.
+        K = G.T @ numpy.linalg.cholesky((A + A.T) / 2)
+        return G, _unit_columns(K @ _directions(K.T @ K))
 
-    def held_gains(
-            self, fold: InputMap, U: Array, H: Array) -> Array:
+    def held_gains(self, fold: InputMap, G: Array, U: Array) -> Array:
         """What each direction of the outputs explains of what is held out."""
-        A, B = self.held_normal(fold)
+        A = fold.rows(fold.rows(self.held_S).T)
+        B = fold.rows(self.held_C.T)
+        H = G @ U
         return 2 * ((B @ U) * H).sum(0) - (H * (A @ H)).sum(0)
 
     def mean(self, fold: InputMap) -> Array:
@@ -200,33 +204,37 @@ class Samples:
         return (x - self.x_mean.astype(x.dtype),
                 y - self.y_mean.astype(y.dtype))
 
-    def solve(self, fold: InputMap, ridge: float) -> tuple[Array, Array]:
-        ridge *= self.scale
+    def solve(
+            self, fold: InputMap, ridge: float) -> tuple[Array, Array]:
+        """As of :class:`Covariances`; but the ridge does not turn U."""
         Z = fold.columns(self.x)
-        W = fold.rows(self.W.T) / fold.n_tiles  # nearest, where x is silent
+        # What is nearest to W where the inputs say nothing.
+        G = fold.rows(self.W.T) / numpy.float32(fold.n_tiles)
+        Y = Z @ G
+        rest = (self.y - Y).astype(numpy.float64)
         n_rows, width = Z.shape
-        ridge *= fold.n_tiles
-        rest = (self.y - Z @ W).astype(numpy.float64)
-        if width > n_rows:
-            gram = (Z @ Z.T).astype(numpy.float64)
-            gram[numpy.diag_indices(n_rows)] += ridge * n_rows
-            G = W + Z.T @ numpy.linalg.solve(gram, rest).astype(Z.dtype)
-            return G, numpy.empty((0, 0))
-        A = (Z.T @ Z).astype(numpy.float64) / n_rows
-        A[numpy.diag_indices(width)] += ridge
-        G = W + numpy.linalg.solve(A, Z.T @ rest / n_rows)
-        return G, A
+        ridge *= self.scale * fold.n_tiles
+        if abs(rest).max(initial=0) > 1e-5 * abs(self.y).max(initial=0):
+            if width > n_rows:
+                gram = (Z @ Z.T).astype(numpy.float64)
+                gram[numpy.diag_indices(n_rows)] += ridge * n_rows
+                G += Z.T @ numpy.linalg.solve(gram, rest).astype(Z.dtype)
+            else:
+                A = (Z.T @ Z).astype(numpy.float64) / n_rows
+                A[numpy.diag_indices(width)] += ridge
+                G += numpy.linalg.solve(
+                    A, Z.T @ rest / n_rows).astype(Z.dtype)
+            Y = Z @ G
+        Y = Y.astype(numpy.float64)
+        if n_rows < Y.shape[1]:
+            U = _unit_columns(Y.T @ _directions(Y @ Y.T))
+        else:
+            U = _directions(Y.T @ Y)
+        return G, U.astype(Z.dtype)
 
-    def explained(self, fold: InputMap, ridge: float, G: Array) -> Array:
-        """G^T F S F^T G, where F S F^T is too large."""
-        Y = (fold.columns(self.x) @ G).astype(numpy.float64)
-        result = Y.T @ Y / len(Y)
-        return result + ridge * self.scale * fold.n_tiles * (
-            G.T @ G).astype(numpy.float64)
-
-    def held_gains(self, fold: InputMap, U: Array, H: Array) -> Array:
-        Q = fold.columns(self.held_x) @ H.astype(self.x.dtype)
-        P = self.held_y @ U.astype(self.x.dtype)
+    def held_gains(self, fold: InputMap, G: Array, U: Array) -> Array:
+        Q = fold.columns(self.held_x) @ G @ U
+        P = self.held_y @ U
         return (2 * P * Q - Q * Q).sum(0, dtype=numpy.float64) / len(Q)
 
     def mean(self, fold: InputMap) -> Array:
@@ -238,12 +246,11 @@ Problem = Covariances | Samples
 
 class Factors(NamedTuple):
 
-    """Fits of all ranks for one fold.
+    """Fits of all ranks for one fold: y = U_r U_r^T G^T F x.
 
     Attributes:
         fold: The fold.
         U: Directions of the outputs, times L, (o, k), the best first.
-        H: What the inputs give of each, (m, k).
         G: The fit of full rank, (m, o).
         errors: Error of each rank from 0 to k on what is held out, in units
             of the variance; (k + 1,).
@@ -252,7 +259,6 @@ class Factors(NamedTuple):
 
     fold: InputMap
     U: Array
-    H: Array
     G: Array
     errors: Array
 
@@ -263,22 +269,11 @@ class Factors(NamedTuple):
 
 def decompose(problem: Problem, fold: InputMap, ridge: float) -> Factors:
     """Fits all ranks at once."""
-    G, A = problem.solve(fold, ridge)
-    if not len(A):
-        assert isinstance(problem, Samples)
-        U = _directions(problem.explained(fold, ridge, G))
-    elif len(A) < G.shape[1]:
-        # K^T K = R^T G G^T R, of which the eigenvectors V give U = K V / s.
-        KV, s = _through_inputs(A, G)
-        U = KV / s
-    else:
-        U = _directions(G.T @ A @ G)
-    H = G @ U
-    gains = problem.held_gains(fold, U, H)
+    G, U = problem.solve(fold, ridge)
+    gains = problem.held_gains(fold, G, U)
     errors = problem.held_variance - numpy.concatenate(
         [[0.], numpy.cumsum(gains)])
-    return Factors(
-        fold, U, H, G, numpy.maximum(errors, 0.) / problem.unit)
+    return Factors(fold, U, G, numpy.maximum(errors, 0.) / problem.unit)
 
 
 def _directions(gram: Array) -> Array:
@@ -289,12 +284,9 @@ def _directions(gram: Array) -> Array:
     return vectors[:, :max(count, 1)]
 
 
-def _through_inputs(A: Array, G: Array) -> tuple[Array, Array]:
-    R = numpy.linalg.cholesky((A + A.T) / 2)
-    K = G.T @ R
-    V = _directions(K.T @ K)
-    KV = K @ V
-    return KV, numpy.maximum(numpy.sqrt((KV * KV).sum(0)), 1e-300)
+def _unit_columns(matrix: Array) -> Array:
+    norms = numpy.sqrt((matrix * matrix).sum(0))
+    return matrix / numpy.maximum(norms, 1e-300)
 
 
 class Solution(NamedTuple):
@@ -329,7 +321,8 @@ def cut(
         W = _unweighted(L, product)
         A = B = None
     else:
-        U, A = factors.U[:, :rank], factors.H[:, :rank].T
+        U = factors.U[:, :rank].astype(numpy.float64)
+        A = (factors.G @ factors.U[:, :rank]).T.astype(numpy.float64)
         y = U @ (A @ problem.mean(fold))
         B = _unweighted(L, U)
         B, A = balance(B, A)
