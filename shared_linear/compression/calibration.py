@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -341,7 +340,11 @@ def iterate_batches(x: Any, batch_size: int = BATCH_SIZE) -> Iterator[Any]:
 
     """
     x = variable.as_array(x)
-    if hasattr(x, 'dtype') and hasattr(x, 'ndim'):
+    if isinstance(x, _Batches):
+        for batch in x:
+            for start in range(0, len(batch), batch_size):
+                yield batch[start:start + batch_size]
+    elif hasattr(x, 'dtype') and hasattr(x, 'ndim'):
         if x.dtype.kind not in 'fiub':
             raise TypeError(
                 'calibration inputs must be numbers, not of dtype {}'.format(
@@ -389,4 +392,8 @@ def repeatable(x: Any) -> Any:
     x = variable.as_array(x)
     if hasattr(x, 'reset') or not hasattr(x, '__next__'):
         return x
-    return list(itertools.chain.from_iterable(iterate_batches(x)))
+    return _Batches(iterate_batches(x))
+
+
+class _Batches(list[Any]):
+    """Batches, whose lengths may differ."""

@@ -12,70 +12,10 @@ import chainer.links as L
 import numpy
 from chainer import utils
 from chainer.backends import cuda
-from chainer.functions.activation import (
-    clipped_relu,
-    elu,
-    hard_sigmoid,
-    leaky_relu,
-    relu,
-    sigmoid,
-    softplus,
-    tanh,
-)
-from chainer.functions.array import cast
-from chainer.functions.connection import linear
-from chainer.functions.math import (
-    basic_math,
-    exponential,
-    identity,
-    sqrt,
-    square,
-)
-from chainer.functions.noise import dropout
 from chainer.utils import type_check
 
 from shared_linear.compression import dense
-from shared_linear.layers.function import SharedLinearFunction
 from shared_linear.layers.link import SharedLinear
-
-# What these do to an element depends on nothing else, so that a permutation
-# of the elements passes through them.
-ELEMENTWISE = (
-    basic_math.Absolute,
-    basic_math.AddConstant,
-    basic_math.DivFromConstant,
-    basic_math.MulConstant,
-    basic_math.Neg,
-    basic_math.PowVarConst,
-    basic_math.SubFromConstant,
-    cast.Cast,
-    clipped_relu.ClippedReLU,
-    dropout.Dropout,
-    elu.ELU,
-    exponential.Exp,
-    exponential.Log,
-    hard_sigmoid.HardSigmoid,
-    identity.Identity,
-    leaky_relu.LeakyReLU,
-    relu.ReLU,
-    sigmoid.Sigmoid,
-    softplus.Softplus,
-    sqrt.Sqrt,
-    square.Square,
-    tanh.Tanh,
-)
-# Of these, those with f(s x) = s f(x) for s > 0.
-HOMOGENEOUS = (
-    basic_math.Absolute,
-    basic_math.MulConstant,
-    basic_math.Neg,
-    cast.Cast,
-    dropout.Dropout,
-    identity.Identity,
-    leaky_relu.LeakyReLU,
-    relu.ReLU,
-)
-LINEAR = (linear.LinearFunction, SharedLinearFunction)
 
 
 class Call(NamedTuple):
@@ -317,50 +257,6 @@ def copy_model(model: Any) -> Any:
                 array = None if value.array is None else value.array.copy()
                 memo[id(value)] = chainer.Variable(array, name=value.name)
     return copy.deepcopy(model, memo)
-
-
-def find_layer_before(
-        recorded: Run, path: str, layers: dict[str, Any],
-        functions: tuple[Any, ...] = ELEMENTWISE) -> str | None:
-    """The layer whose outputs are the inputs of another but for their values.
-
-    It is the one at the other end of a chain of element-wise functions, each
-    of which is the only one that needs the one before. To permute its rows
-    is then to permute the inputs of the layer at this end.
-
-    Args:
-        recorded: Of a run with its graph.
-        path: Layer at this end.
-        layers: Links that may be permuted, by path.
-        functions: Element-wise functions that may lie between.
-
-    Returns:
-        Its path, or ``None``.
-
-    """
-    uses: dict[int, int] = {}
-    for function in recorded.functions:
-        for needed in function.inputs or ():
-            uses[id(needed)] = uses.get(id(needed), 0) + 1
-    for result in recorded.results:
-        if isinstance(result, chainer.Variable):
-            uses[id(result.node)] = 2
-    call, = [call for call in recorded.calls if call.path == path]
-    node = call.node
-    while uses.get(id(node)) == 1 and node.creator_node is not None:
-        creator = node.creator_node
-        needs: Any = creator.inputs
-        if isinstance(creator, LINEAR):
-            parameters = needs[1:]
-            for name, link in layers.items():
-                if (link.W.node is parameters[0]
-                        and all(uses[id(p)] == 1 for p in parameters)):
-                    return name
-            return None
-        if not isinstance(creator, functions) or len(needs) != 1:
-            return None
-        node, = needs
-    return None
 
 
 def can_be_permuted(link: Any) -> bool:

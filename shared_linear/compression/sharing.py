@@ -75,7 +75,9 @@ class Sharing:
         self.compared = next(self._batches())[:N_COMPARED]
         readers = dense.Readers(layers)
         with readers:
-            calls = self._run(self.original, self.compared, layers).calls
+            recorded = self._run(
+                self.original, self.compared, layers, graph=True)
+        calls = recorded.calls
         for name, parameter in missing:
             if parameter.is_initialized:
                 raise ValueError(
@@ -85,6 +87,11 @@ class Sharing:
         self.n_calls = {
             path: sum(call.path == path for call in calls) for path in layers}
         self.ties = readers.ties(self.n_calls) | self.ties
+        self.pairs = between.find_pairs(
+            self.original, self.compared, recorded,
+            [path for path in self.open
+             if self.n_calls[path] == 1 and path not in self.ties
+             and not layers[path].local_link_hooks], wind_back)
         called = list(dict.fromkeys(call.path for call in calls))
         self.layers = {path: layers[path] for path in called} | layers
         self.errors = dict.fromkeys(layers, numpy.nan)
@@ -251,44 +258,11 @@ class Sharing:
             Its path, or ``None``; and whether the rows can be scaled as well.
 
         """
-        run = self._run(
-            self.new, self.compared, self._links_of_new(), graph=True)
-        links = self._links_of_new()
-        candidates = {
-            name: links[name] for name in self.open
-            if name != path and self.n_calls[name] == 1
-            and name not in self.ties
-            and capture.can_be_permuted(links[name])}
-        for functions in (capture.HOMOGENEOUS, capture.ELEMENTWISE):
-            before = capture.find_layer_before(
-                run, path, candidates, functions)
-            scalable = functions is capture.HOMOGENEOUS
-            if before is not None and self._is_free(
-                    run, links[path], links[before], scalable):
-                return before, scalable
-        return None, False
-
-    def _is_free(self, run, link, before, scalable):
-        """Whether units can be permuted, and scaled, without a change.
-
-        It is tried: something that is not in the graph may need them as they
-        were.
-        """
-        rng = numpy.random.RandomState(0)
-        order = rng.permutation(link.W.shape[1])
-        # Powers of two are exact.
-        scales = rng.choice([.5, 1., 2.], len(order)) if scalable else 1.
-        kept = [
-            (parameter, parameter.array.copy())
-            for parameter in (before.W, before.b, link.W)
-            if parameter is not None]
-        _choose_rows(before, order, scales)
-        W = _array(link.W)
-        _write(link, W[:, order] / scales, _array(link.b))
-        others = self._run(self.new, self.compared, {})
-        for parameter, array in kept:
-            parameter.array[...] = array
-        return _alike(run.results, others.results)
+        pair = self.pairs.get(path)
+        if pair is None or not capture.can_be_permuted(
+                self._links_of_new()[pair.before]):
+            return None, False
+        return pair.before, pair.scalable
 
     def _check_called(self, path):
         calls = self._run(
@@ -419,12 +393,6 @@ class Sharing:
                 self.orders[path], getattr(links[path], 'n_blocks', 1))
              for path, link in self.layers.items() if self.in_sizes[path]],
             _count(self.original), _count(self.new))
-
-
-def _alike(results, others):
-    """Whether two runs of a model gave the same but for rounding errors."""
-    return len(results) == len(others) and all(
-        map(between.alike, results, others))
 
 
 def _choose_rows(link, order, scales=None):

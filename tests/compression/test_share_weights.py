@@ -6,8 +6,8 @@ import numpy
 import pytest
 
 import shared_linear as sl
+from shared_linear.compression import between, capture
 from shared_linear.compression import budget as budget_module
-from shared_linear.compression import capture
 from shared_linear.compression.calibration import RIDGE
 
 import chainer  # isort: skip
@@ -105,6 +105,7 @@ def test_the_permutation_of_hidden_units_is_free():
 
 @pytest.mark.parametrize('activation', [
     F.sigmoid, F.tanh, F.elu, F.leaky_relu, F.selu, F.dropout,
+    lambda x: .5 * x * (1 + F.tanh(.8 * (x + .044715 * x ** 3))),
     lambda x: F.dropout(F.relu(x * 2 + 1), .3), lambda x: x])
 def test_elementwise_functions(activation):
     model = MLP()
@@ -173,8 +174,9 @@ def test_the_graph_shows_who_else_needs_the_units(forward, monkeypatch):
     def find(model):
         layers = {'/l1': model.l1, '/l2': model.l2}
         run = capture.run(model, inputs(), layers, graph=True)
-        return capture.find_layer_before(run, '/l2', layers)
-    assert find(MLP()) == '/l1'
+        return between.find_pairs(
+            model, inputs(), run, layers, lambda: None).get('/l2')
+    assert find(MLP()) == between.Pair('/l1', True, True)
     monkeypatch.setattr(MLP, 'forward', forward)
     assert find(MLP()) is None
 
@@ -378,9 +380,24 @@ def test_several_minibatch_axes():
     tiled(model.l2, 4, numpy.random.RandomState(1).permutation(20))
     x = inputs().reshape(60, 5, 12)
     new, report = sl.share_weights(model, x, {'/l2': 4})
-    assert report.layers[1].order == 'kept'
+    assert report.layers[1].order == 'in /l1'
     numpy.testing.assert_allclose(
         new(x).array, model(x).array, rtol=1e-2, atol=1e-2)
+
+
+def test_batches_of_different_lengths():
+    class Model(MLP):
+        def forward(self, x):
+            h = F.relu(self.l1(x, n_batch_axes=2))
+            return self.l3(self.l2(h, 2), n_batch_axes=2)
+    model = Model()
+    x = inputs().reshape(60, 5, 12)
+    expected, _ = sl.share_weights(model, x, {'/l2': 4})
+    # The same rows, as sequences of other lengths.
+    parts = iter([x[:30], x[30:].reshape(50, 3, 12)])
+    new, _ = sl.share_weights(model, parts, {'/l2': 4})
+    numpy.testing.assert_allclose(
+        new(x).array, expected(x).array, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize('make', [
