@@ -354,7 +354,8 @@ class Course:
                 'to hold out'.format(n_train, n_held))
         in_size = layer.W.shape[1] if units is None else len(units)
         by_samples = in_size > min(WIDEST_COVARIANCE, max(n_train, 1000))
-        W = layer.W.astype(numpy.float32 if by_samples else numpy.float64)
+        W: Any = layer.W.astype(
+            numpy.float32 if by_samples else numpy.float64)
         b = None if layer.b is None else layer.b.astype(numpy.float64)
         if targets is None:
             L = self._L(path)

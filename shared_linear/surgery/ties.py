@@ -31,8 +31,9 @@ def find_ties(model: Any) -> dict[str, str]:
         reach = [other for other in reach if other[1] > user[0]]
         for other in reach:
             if (other[3], other[4]) != (user[3], user[4]):
-                ties.setdefault(user[2], other[3])
-                ties.setdefault(other[2], user[3])
+                # Of several, the first by name, wherever memory lies.
+                ties[user[2]] = min(ties.get(user[2], other[3]), other[3])
+                ties[other[2]] = min(ties.get(other[2], user[3]), user[3])
         reach.append(user)
     return ties
 
