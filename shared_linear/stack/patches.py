@@ -66,16 +66,18 @@ def import_chainer() -> None:
 
 
 def _cannot_import(error: Exception) -> ImportError:
-    version = metadata.version('chainer')
+    try:
+        version = metadata.version('chainer')
+    except metadata.PackageNotFoundError:
+        version = 'of a version that is not known'
     if version != RELEASE:
         return ImportError(
             'shared_linear mends Chainer {}, and Chainer {} is installed: '
             'pip install chainer=={}'.format(RELEASE, version, RELEASE))
     return ImportError(
-        'Chainer {} cannot be imported, though it was mended ({}: {}): start '
-        'Python afresh, import shared_linear first, and see what "python -m '
-        'shared_linear --check" prints'.format(
-            version, type(error).__name__, error))
+        'Chainer {} cannot be imported, though it was mended ({}: {}). Where '
+        'something imported Chainer before, start Python afresh and import '
+        'shared_linear first'.format(version, type(error).__name__, error))
 
 
 def ready_chainer() -> None:

@@ -46,10 +46,10 @@ RUNS = [
               '--model {0}/memnn'),
     ('pos', 'postagging.py -e 1 -b 8'),
     ('sentiment', 'train_sentiment.py -e 1 -u 5 -b 5 -p 1'),
-    ('reinforcement_learning', 'dqn_cartpole.py --episodes 3 '
-                               '--replay-start-size 20 --no-record'),
+    ('reinforcement_learning', 'dqn_cartpole.py --episodes 12 '
+                               '--replay-start-size 80 --no-record'),
     ('reinforcement_learning', 'ddpg_pendulum.py --episodes 1 '
-                               '--replay-start-size 50 --no-record'),
+                               '--replay-start-size 150 --no-record'),
 ]
 
 
@@ -125,7 +125,8 @@ def main(folder, *wanted):
                 [sys.executable, '-m', 'shared_linear',
                  str(examples / name / program), *arguments], cwd=root,
                 capture_output=True, text=True, timeout=600, env=dict(
-                    os.environ, MPLBACKEND='agg', PYTHONPATH=ours,
+                    os.environ, MPLBACKEND='agg', PYTHONPATH=os.pathsep.join(
+                        [ours, os.environ.get('PYTHONPATH', '')]),
                     CHAINER_DATASET_ROOT=str(root / 'chainer'),
                     NLTK_DATA=str(root / 'nltk')))
             last = (done.stderr.strip().splitlines() or [''])[-1]
