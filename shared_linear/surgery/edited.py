@@ -184,9 +184,7 @@ def _enter(link: chainer.Link, original: Callable[..., Any],
     run = Run(link)
     with run.under_way():
         result = run.call(link, original, args, kwargs, pending)
-    holder = holder_of(link)
-    if holder is not None and run.begins:
-        holder.begins = {**holder.begins, **run.begins}
+    run.remember_beginnings()
     _notice(run, args, kwargs)
     return result
 

@@ -226,6 +226,12 @@ class Run:
         if counts not in known:
             known.append(counts)
 
+    def remember_beginnings(self) -> None:
+        """For methods that are called by themselves, after this run."""
+        holder = holder_of(self.root)
+        if holder is not None and self.begins:
+            holder.begins = {**holder.begins, **self.begins}
+
     def reaches_forward(self, link: chainer.Link) -> bool:
         """Whether this is the ``forward`` of a ``__call__`` under way."""
         frame = self.frame

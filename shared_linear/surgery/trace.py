@@ -125,6 +125,7 @@ def record_steps(model: chainer.Link, example: Example, train: bool,
                 if step == 0:
                     raise
                 break
+            run.remember_beginnings()
             recorder.finish(run.edits(), result)
             graphs.append(recorder.graph)
     return graphs
