@@ -1,5 +1,6 @@
 """Runs a model and puts everything back that the run changed."""
 import contextlib
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -96,6 +97,27 @@ def preserved(model: chainer.Link, args: Any = (),
             cuda.cupy.random.set_random_state(
                 cuda.cupy.random.RandomState(seed=0))
         yield
+
+
+# NumPy's global generator has a lock, which is held for a moment whenever its
+# state is read: none is forked meanwhile, or the child would wait for ever.
+_held: list[Any] = []
+
+
+def _before_fork() -> None:
+    generators: Any = numpy.random
+    lock = generators.get_bit_generator().lock
+    lock.acquire()
+    _held.append(lock)
+
+
+def _after_fork() -> None:
+    _held.pop().release()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork,
+    after_in_child=_after_fork)
 
 
 def _has_gpu() -> bool:

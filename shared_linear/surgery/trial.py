@@ -93,10 +93,21 @@ def _try_pending(model: chainer.Link, examples: dict[bool, Example]) -> None:
     detach(model, {edit.uid for edit, _, _, _ in pending})
     for edit, path, link, layer in pending:
         path = '' if path == '/' else path
+        if path and not any(
+                _reaches(record(model, example, train), path)
+                for train, example in examples.items()):
+            # This run does not come there: another one will try it.
+            attach(link, edit, layer, [])
+            continue
         try:
             verified(model, link, path, edit, layer, examples, False)
         except EditError as error:
             raise Refused(edit, error) from error
+
+
+def _reaches(graph: Graph, path: str) -> bool:
+    return any(f'{address}/'.startswith(f'{path}/')
+               for address in (*graph.places, *graph.hidden))
 
 
 def _layer_of(model: chainer.Link, edit: Edit) -> 'chainer.Link | None':
