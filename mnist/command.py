@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
-from mnist import console, options, processes
+from mnist import connecting, console, options
 from mnist.errors import UserError, out_of_memory
 from mnist.folder import Folder
 from mnist.processes import Processes
@@ -35,12 +35,12 @@ def run(
         argv (sequence of str): Arguments; those of the process if None.
     """
     console.ready()
-    ours = processes.unconnected()
+    ours = connecting.unconnected()
     signals = StopSignals(ours.warning)
     try:
         with signals:
             args = options.parse(argv)
-            ours = processes.connect(args.communicator)
+            ours = connecting.connect(args.communicator)
             if ours.is_first:
                 signals.hurry = lambda: ours.say_on_terminal(NO_TIME)
             with _silent_unless(ours.is_first), Folder(args.out) as folder:

@@ -13,3 +13,8 @@ def out_of_memory(error: MemoryError) -> UserError:
 
 class DataError(UserError):
     """Digits that cannot be had; the message names the file and why."""
+
+
+def one_line(error: Exception) -> str:
+    """Returns what an error says, in one line."""
+    return ' '.join(str(error).split())

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from mnist.connected import COMMUNICATORS
 from mnist.errors import UserError
 from mnist.network import LAYERS, N_PIXELS
-from mnist.processes import COMMUNICATORS
 
 # What --resume stands for without a file.
 NEWEST = object()

@@ -17,7 +17,15 @@ from made_digits import write_digits
 from tiny_run import SCRIPT
 
 import train_mnist
-from mnist import command, launch, processes, snapshots, stopping
+from mnist import (
+    command,
+    connected,
+    connecting,
+    launch,
+    processes,
+    snapshots,
+    stopping,
+)
 from mnist.errors import UserError
 
 # 12 digits are 6 or 3 for each process; 60 are five mini-batches.
@@ -296,18 +304,18 @@ def test_error_as_a_user_sees_it(options, tmp_path, more, words):
 
 
 @needs_mpi
-@pytest.mark.parametrize('communicator', processes.ON_GPUS)
+@pytest.mark.parametrize('communicator', connected.ON_GPUS)
 def test_nccl_is_missing(communicator, tmp_path):
     """Found out before training, whatever CuPy there is."""
     code = '''if True:
         import sys
         import shared_linear
         from chainermn import nccl
-        from mnist import processes
+        from mnist import connecting
         from mnist.errors import UserError
         nccl._available = False
         try:
-            processes.connect(sys.argv[1]).open(sys.argv[1])
+            connecting.connect(sys.argv[1]).open(sys.argv[1])
         except UserError as e:
             print(e)
     '''
@@ -624,13 +632,13 @@ def test_libraries_and_their_mpiexec(library, family):
 
 
 @pytest.mark.parametrize(('mpi', 'seconds'), [
-    ('Open MPI', processes.PATIENCE), ('MPICH', processes.READING)])
+    ('Open MPI', connecting.PATIENCE), ('MPICH', connected.READING)])
 def test_the_first_of_a_machine_speaks_and_the_others_wait(
         monkeypatch, mpi, seconds):
     waited = []
-    monkeypatch.setattr(processes.time, 'sleep', waited.append)
+    monkeypatch.setattr(connecting.time, 'sleep', waited.append)
     first, second = (
-        processes.Unconnected(launch.Launch(4, i, mpi)) for i in range(2))
+        connecting.Unconnected(launch.Launch(4, i, mpi)) for i in range(2))
     assert first.speaks()
     assert not second.speaks()
     first.leave(2)
@@ -648,14 +656,14 @@ def third_of_four():
         def allgather(self, item):
             return [item] * 4
 
-    connected = processes.Connected(World())
-    connected._communicator = SimpleNamespace(intra_rank=1)
-    return connected
+    several = connected.Connected(World())
+    several._communicator = SimpleNamespace(intra_rank=1)
+    return several
 
 
 def test_each_process_takes_the_gpu_of_its_number(third_of_four, monkeypatch):
     """Of its number on its machine: it is the second of two there."""
-    monkeypatch.setattr(processes, 'get_device', '@cupy:{}'.format)
+    monkeypatch.setattr(connected, 'get_device', '@cupy:{}'.format)
     third_of_four._name = 'pure_nccl'
     assert third_of_four.get_device('-1') == '@cupy:1'
     with pytest.raises(UserError, match='its machine: leave --device 0 out'):
@@ -665,7 +673,7 @@ def test_each_process_takes_the_gpu_of_its_number(third_of_four, monkeypatch):
 def test_a_machine_with_too_few_gpus(third_of_four, monkeypatch):
     def get_device(spec):
         raise UserError(f'--device {spec}: there is no GPU {spec}')
-    monkeypatch.setattr(processes, 'get_device', get_device)
+    monkeypatch.setattr(connected, 'get_device', get_device)
     third_of_four._name = 'pure_nccl'
     with pytest.raises(
             UserError, match='wants a GPU for each process: .* no GPU 1'):
@@ -674,7 +682,7 @@ def test_a_machine_with_too_few_gpus(third_of_four, monkeypatch):
 
 def test_naive_is_for_cpus(third_of_four, monkeypatch):
     gpu = object.__new__(chainer.backend.GpuDevice)
-    monkeypatch.setattr(processes, 'get_device', lambda spec: gpu)
+    monkeypatch.setattr(connected, 'get_device', lambda spec: gpu)
     third_of_four._name = 'naive'
     with pytest.raises(UserError, match='--device 0 out, or use pure_nccl'):
         third_of_four.get_device('0')
@@ -693,7 +701,7 @@ def test_the_parts_are_the_mini_batch(batchsize):
     whole, detail = draw(
         lambda: processes.Processes().iterate(digits, batchsize))
     parts = [
-        draw(lambda i=i: processes.PartIterator(
+        draw(lambda i=i: connected.PartIterator(
             digits, batchsize, slice(
                 i * batchsize // 4, (i + 1) * batchsize // 4)))
         for i in range(4)]
