@@ -5,6 +5,7 @@ new link is one more entry here.
 """
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,12 @@ class Kind:
         return self.link_class(
             None if lazy else in_size, out_size, nobias,
             initial_bias=initial_bias, **{**self.arguments, **changes})
+
+    def from_params(self, *params, link_class=None, nobias=False):
+        from_params = (link_class or self.link_class).from_params
+        known = inspect.signature(from_params).parameters  # rank is not
+        return from_params(*params, nobias=nobias, **{
+            n: value for n, value in self.arguments.items() if n in known})
 
     @property
     def order(self):
@@ -123,6 +130,15 @@ def mixed(specs, **arguments):
         'MixedLinearFunction')
 
 
+def low_rank(specs, **arguments):
+    _, weight = tiling(**arguments)
+    return Kind(
+        sl.LowRankLinear, {'rank': 2, **arguments},
+        lambda B, A: weight(numpy.asarray(B, 'd') @ A),
+        {'B': (OUT, 2), 'A': (2, SIZE // arguments['n_tiles'])}, specs,
+        'SharedLinearFunction')
+
+
 # Each class first without an order.
 KINDS = {
     'shared': shared('n_tiles=3', n_tiles=3),
@@ -138,12 +154,18 @@ KINDS = {
     'mixed, orders': mixed(
         'n_tiles=3, n_blocks=2, seed=3, order=int32[2, 12]', **MIXING,
         order=ORDERS),
+    'low rank': low_rank('rank=2, n_tiles=3', n_tiles=3),
+    'low rank, order': low_rank(
+        'rank=2, n_tiles=3, order=int32[12]', n_tiles=3, order=ORDER),
 }
 # An order tells the size, so that nothing is left to the first input.
 LAZY_KINDS = {n: k for n, k in KINDS.items() if k.order is None}
 ORDERED_KINDS = {n: k for n, k in KINDS.items() if k.order is not None}
+WITH_W = {n: k for n, k in KINDS.items() if list(k.shapes) == ['W']}
 CLASSES = {
     k.link_class.__name__: k for k in reversed(LAZY_KINDS.values())}
+CLASSES_WITH_W = {
+    name: k for name, k in CLASSES.items() if k in WITH_W.values()}
 LAZY_OR_NOT = {
     **{n: (k, False) for n, k in KINDS.items()},
     **{n + ', lazy': (k, True) for n, k in LAZY_KINDS.items()}}
@@ -157,7 +179,9 @@ EACH = each('kind', KINDS)
 EACH_LAZY = each('kind', LAZY_KINDS)
 EACH_LAZY_OR_NOT = each('kind, lazy', LAZY_OR_NOT)
 EACH_ORDERED = each('kind', ORDERED_KINDS)
+EACH_WITH_W = each('kind', WITH_W)
 EACH_CLASS = each('kind', CLASSES)
+EACH_CLASS_WITH_W = each('kind', CLASSES_WITH_W)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

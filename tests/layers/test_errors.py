@@ -183,7 +183,7 @@ def test_error_table(call, error, words):
     assert_says(call, error, words)
 
 
-@kinds.EACH_CLASS
+@kinds.EACH_CLASS_WITH_W
 @pytest.mark.parametrize(
     'call, error, words', OF_EACH_CLASS.values(), ids=OF_EACH_CLASS)
 def test_errors_of_each_class(kind, call, error, words):
@@ -199,7 +199,7 @@ N_TILES_USERS = {
     'fold': lambda n: sl.fold(X, n),
     'tile': lambda n: sl.tile(X, n),
 }
-for name, kind in kinds.CLASSES.items():
+for name, kind in kinds.CLASSES_WITH_W.items():
     def from_params(n, link_class=kind.link_class):
         return link_class.from_params(W, n_tiles=n)
 

@@ -87,7 +87,7 @@ def test_orthogonal_where_a_tile_is_narrower_than_the_output(mode):
     assert W.std() == pytest.approx(0.1, rel=0.1)
 
 
-@kinds.EACH
+@kinds.EACH_WITH_W
 def test_what_fills_the_array_is_taken_as_it_is(kind):
     def fill(a):
         a[...] = array
@@ -135,7 +135,7 @@ def test_the_same_seed_gives_the_same_weights(kind, lazy):
     numpy.testing.assert_array_equal(draw(), draw())
 
 
-@kinds.EACH
+@kinds.EACH_WITH_W
 def test_an_initializer_may_have_its_own_random_state(kind):
     def draw(seed):
         initialW = initializers.Normal(rng=numpy.random.RandomState(seed))
