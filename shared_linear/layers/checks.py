@@ -69,7 +69,10 @@ def check_one_device(**arrays: Any) -> None:
 
 
 def check_order(order: Any, size: int | None = None) -> NdArray:
-    """Returns ``order`` as an int32 permutation, or says why it is none."""
+    """Returns an int32 permutation of NumPy, or says why it is none.
+
+    It has to be read anyway, and so may come from whatever device.
+    """
     order = variable.as_array(order)
     if not isinstance(order, chainer.get_array_types()):
         order = numpy.asarray(order)
@@ -97,8 +100,7 @@ def check_order(order: Any, size: int | None = None) -> NdArray:
             '{} never'.format(
                 values.size - 1, counts.argmax(), counts.max(),
                 counts.argmin()))
-    with chainer.using_device(backend.get_device_from_array(order)):
-        return order.astype(numpy.int32)
+    return values.astype(numpy.int32)
 
 
 def check_orders(

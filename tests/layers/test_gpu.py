@@ -10,6 +10,7 @@ import pytest
 import reference
 from chainer import iterators, optimizers, serializers, training
 from chainer.training import extensions
+from gpus import keep_busy, launches_wait
 
 import shared_linear as sl
 from shared_linear.layers import function
@@ -264,20 +265,6 @@ def check_layer_step(link, step, x, gy, order):
         assert_close(actual, e, 'f')
 
 
-def keep_busy(gpu, seconds):
-    """Gives the stream in use a kernel that takes so long."""
-    gpu.xp.RawKernel(r'''
-        __device__ unsigned long long nanoseconds() {
-            unsigned long long now;
-            asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-            return now;
-        }
-        extern "C" __global__ void keep_busy(unsigned long long duration) {
-            const unsigned long long begin = nanoseconds();
-            while (nanoseconds() - begin < duration) {}
-        }''', 'keep_busy')((1,), (1,), (numpy.uint64(seconds * 1e9),))
-
-
 @pytest.mark.parametrize('ordered', [False, True])
 def test_a_stream_of_ones_own(gpu, ordered):
     """What runs there waits for what the stream was given before.
@@ -296,17 +283,15 @@ def test_a_stream_of_ones_own(gpu, ordered):
     with stream:
         for _ in range(2):  # compiles, and fills the memory pool
             layer_step(link, x_, gy_)
-        keep_busy(gpu, .1)
-        launches_wait = stream.done
-        stream.synchronize()
-        keep_busy(gpu, .5)
+        at_once = launches_wait(stream, gpu.xp)
+        keep_busy(gpu.xp, .5)
         end_of_that = stream.record()
         x_[...] = there
         step = layer_step(link, x_, gy_)
         busy_to_the_end = not end_of_that.done
     stream.synchronize()
     check_layer_step(link, step, x, gy, order)
-    if launches_wait:
+    if at_once:
         pytest.skip('all but the waiting: here a launch waits for its kernel')
     assert busy_to_the_end
 

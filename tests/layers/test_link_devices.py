@@ -9,6 +9,7 @@ import chainer.links as L
 import numpy
 import pytest
 from chainer import optimizers, serializers
+from gpus import keep_busy, launches_wait
 from links import FROM_LINEAR, FROM_PARAMS, LINKS, ORDER, WITH_ORDER
 
 import shared_linear as sl
@@ -216,3 +217,27 @@ def test_an_input_on_another_device(some_gpu, kind):
         if device != CPU:
             for where in device, some_gpu:
                 assert where.name in str(e.value)
+
+
+@every_link
+def test_nothing_waits_for_the_gpu(some_gpu, kind):
+    """A whole step is given to a GPU that is busy all the while."""
+    link = ALL[kind]().to_device(some_gpu)
+    x, gy = draw(5, 24), draw(5, 6)
+    expected = step(copy.deepcopy(link).to_device(CPU), x, gy)
+    x, gy = some_gpu.send(x), some_gpu.send(gy)
+    with chainer.using_device(some_gpu):
+        some_gpu.device.synchronize()
+        stream = some_gpu.xp.cuda.Stream(non_blocking=True)
+        with stream:
+            for _ in range(2):  # compiles, and fills the memory pool
+                step(link, x, gy)
+            if launches_wait(stream, some_gpu.xp):
+                pytest.skip('a launch waits for its kernel here')
+            keep_busy(some_gpu.xp, .5)
+            end_of_that = stream.record()
+            results = step(link, x, gy)
+            assert not end_of_that.done
+        stream.synchronize()
+    for v, e in zip(results, expected, strict=True):
+        assert_close(v, e)
