@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy
 from chainer.datasets import TupleDataset
 
-from mnist import cache, embedded, idx, mirrors, original
+from mnist import cache, embedded, mirrors, naming, original
 from mnist.errors import DataError
 from mnist.idx import Split
 
@@ -38,7 +38,8 @@ def load_digits(
 
     Args:
         directory (path): Folder with the four files, gzipped or not, of
-            MNIST or of any other 28 x 28 images with labels 0 to 9.
+            MNIST or of any other 28 x 28 images with labels 0 to 9, under
+            one of the names in :mod:`mnist.naming`.
         any_kind (bool): Whether images of another size in the directory, and
             labels above 9, are taken too. By default they are an error.
         urls (sequence of str): Mirrors to ask; none of them if empty.
@@ -64,26 +65,22 @@ def load_digits(
 
 
 def _from_directory(directory: Path, any_kind: bool) -> Digits:
-    if not directory.is_dir():
-        raise DataError(
-            f'{directory}: ' + ('not a folder' if directory.exists()
-                                else 'no such folder'))
+    try:
+        if not directory.is_dir():
+            # It says more than that there is none, of links in a circle.
+            directory.stat()
+            raise DataError(f'{directory}: not a folder')
+        names, found = naming.find(directory)
+    except FileNotFoundError as e:
+        raise DataError(f'{directory}: no such folder') from e
+    except (OSError, ValueError) as e:
+        reason = getattr(e, 'strerror', None) or e
+        raise DataError(f'{directory}: {reason}') from e
     train, test = (
-        idx.read_split(_find(directory, pair.images.name),
-                       _find(directory, pair.labels.name), any_kind)
-        for pair in (original.TRAIN, original.TEST))
-    return _digits(train, test, f'from {directory}')
-
-
-def _find(directory: Path, name: str) -> Path:
-    """Finds a file under one of the names that it goes by in the wild."""
-    for stem in name, name.replace('-idx', '.idx'):
-        for suffix in '', '.gz':
-            path = directory / (stem + suffix)
-            # Some archives unpack into a folder of the file's own name.
-            if path.is_file():
-                return path
-    raise DataError(f'{directory / name}: no such file, gzipped or not')
+        names.read(images, labels, any_kind)
+        for images, labels in (found[:2], found[2:]))
+    which = f', {names.title}' if names.title else ''
+    return _digits(train, test, f'from {directory}{which}')
 
 
 def _from_cache() -> Digits | None:

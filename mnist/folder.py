@@ -92,11 +92,15 @@ class Folder:
             self._descriptor = self._key = None
 
     def _make(self) -> None:
-        missing = self.path
+        try:
+            self.path.stat()
+            return
+        except FileNotFoundError:
+            missing = self.path
         while not missing.exists() and missing != missing.parent:
             self._made.insert(0, missing)
             missing = missing.parent
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True)
 
     def _lock(self) -> None:
         status = self.path.stat()

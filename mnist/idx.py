@@ -1,13 +1,15 @@
 """The IDX files that MNIST comes in: a magic number, sizes, bytes."""
 import gzip
 import math
+import stat
 import struct
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy
 
+from mnist import memory
 from mnist.errors import DataError
 
 SIDE = 28
@@ -87,9 +89,20 @@ def read_split(
         DataError: If a file cannot be read, or if they do not make a pair.
     """
     images = parse_images(
-        read_bytes(images_path), str(images_path), any_kind)
+        read_bytes(images_path, IMAGES_MAGIC), str(images_path), any_kind)
     labels = parse_labels(
-        read_bytes(labels_path), str(labels_path), any_kind)
+        read_bytes(labels_path, LABELS_MAGIC), str(labels_path), any_kind)
+    return pair(images, labels, images_path, labels_path)
+
+
+def pair(
+        images: numpy.ndarray, labels: numpy.ndarray, images_path: Path,
+        labels_path: Path) -> Split:
+    """Returns images with their labels.
+
+    Raises:
+        DataError: If there are not as many of both.
+    """
     if len(images) != len(labels):
         raise DataError(
             f'{labels_path}: {len(labels):,} labels for the '
@@ -97,31 +110,71 @@ def read_split(
     return Split(images, labels)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Returns the content of a file, unpacked if it is gzipped.
+def read_bytes(path: Path, magic: int) -> bytes:
+    """Returns the content of an IDX file, unpacked if it is gzipped.
 
     Whether it is gzipped is asked of the file, not of its name: browsers
-    unpack a download and keep the ``.gz``.
+    unpack a download and keep the ``.gz``. Its header says how much there is
+    to be read, and no more is, but for a byte that tells a longer file.
+
+    Args:
+        path (Path): File to read.
+        magic (int): What it begins with, as :data:`IMAGES_MAGIC`.
 
     Raises:
-        DataError: If it cannot be read, or is a broken gzip file.
+        DataError: If it cannot be read, is a broken gzip file, has another
+            beginning, or has more in it than there is memory.
     """
     try:
-        content = path.read_bytes()
-    except OSError as e:
-        raise DataError(f'{path}: {e.strerror}') from e
-    if not content.startswith(b'\x1f\x8b'):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error, struct.error) as e:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f'{path}: not a regular file')
+        with open(path, 'rb') as file:
+            is_packed = file.read(2) == b'\x1f\x8b'
+            file.seek(0)
+            stream: BinaryIO = (
+                gzip.open(file) if is_packed else file)  # type: ignore
+            start = stream.read(_header_size(magic))
+            expected = _expected_size(start, magic)
+            if expected is None:
+                # What is wrong with it says the parser.
+                return start
+            # The bytes, and the images in float32.
+            memory.check(5 * expected, str(path), DataError)
+            content = start + stream.read(expected + 1 - len(start))
+            if not is_packed and status.st_size > expected:
+                raise _too_long(
+                    str(path), f'{status.st_size - expected:,} bytes')
+            if len(content) > expected:
+                raise _too_long(str(path), 'bytes')
+            return content
+    except (EOFError, zlib.error, struct.error, gzip.BadGzipFile) as e:
         raise DataError(f'{path}: broken gzip file: {e}') from e
+    except OSError as e:
+        raise DataError(f'{path}: {e.strerror or e}') from e
 
 
 def header(array: numpy.ndarray) -> bytes:
     """Returns the IDX header of an array of unsigned bytes."""
     return struct.pack(
         f'>{1 + array.ndim}I', 0x800 + array.ndim, *array.shape)
+
+
+def _header_size(magic: int) -> int:
+    return 4 * (1 + (magic & 0xff))
+
+
+def _expected_size(start: bytes, magic: int) -> int | None:
+    """Bytes of a file that begins so, None if it does not begin rightly."""
+    size = _header_size(magic)
+    if len(start) < size or struct.unpack_from('>I', start)[0] != magic:
+        return None
+    # math.prod: a nonsense header must not overflow into a match.
+    return size + math.prod(struct.unpack_from(f'>{magic & 0xff}I', start, 4))
+
+
+def _too_long(name: str, more: str) -> DataError:
+    return DataError(f'{name}: {more} more than its header says')
 
 
 def _parse(
@@ -133,24 +186,20 @@ def _parse(
         raise DataError(
             f'{name}: wrong magic number 0x{found:08x}, an IDX file of '
             f'{what} begins with 0x{magic:08x}')
-    n_axes = magic & 0xff
-    offset = 4 * (1 + n_axes)
-    if len(content) < offset:
+    offset = _header_size(magic)
+    expected = _expected_size(content[:offset], magic)
+    if expected is None:
         raise DataError(
             f'{name}: truncated: {len(content)} bytes, the header alone '
             f'has {offset}')
-    shape = struct.unpack_from(f'>{n_axes}I', content, 4)
-    # math.prod: a nonsense header must not overflow into a match.
-    size = math.prod(shape)
-    expected = offset + size
     if len(content) < expected:
         raise DataError(
             f'{name}: truncated: {len(content):,} bytes, its header says '
             f'{expected:,}')
     if len(content) > expected:
-        raise DataError(
-            f'{name}: {len(content) - expected:,} bytes more than its '
-            f'header says')
-    if size == 0:
+        raise _too_long(name, f'{len(content) - expected:,} bytes')
+    if expected == offset:
         raise DataError(f'{name}: holds no {what}')
-    return numpy.frombuffer(content, numpy.uint8, size, offset).reshape(shape)
+    shape = struct.unpack_from(f'>{magic & 0xff}I', content, 4)
+    return numpy.frombuffer(
+        content, numpy.uint8, expected - offset, offset).reshape(shape)

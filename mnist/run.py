@@ -1,9 +1,11 @@
 """A run: what it goes on from, how it is trained, how it is stopped."""
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import chainer
+import numpy
 from chainer.training import Trainer
 
 from mnist import curves, fingerprint, options, snapshots
@@ -11,9 +13,9 @@ from mnist.console import note
 from mnist.data import Digits, load_digits
 from mnist.errors import UserError
 from mnist.folder import Folder
-from mnist.network import MLP
+from mnist.network import BYTES_OF_A_WEIGHT, MLP, count_weights
 from mnist.processes import Processes
-from mnist.snapshots import ORDER, Snapshot
+from mnist.snapshots import ORDER, Snapshot, SnapshotError
 from mnist.stopping import StopSignals
 from shared_linear import group_inputs
 
@@ -42,6 +44,8 @@ class Run:
         self._args = args
         self._folder = folder
         self._snapshot: Snapshot | None = None
+        self._whole: Iterator[Snapshot] | None = None
+        self._n_weights = count_weights(args)
 
     def begin(self) -> chainer.backend.Device:
         """Readies all that a run needs, and returns where it computes.
@@ -111,25 +115,55 @@ class Run:
             # A folder with none is not to be made, or touched.
             snapshots.find(path)
             self._folder.occupy()
-            snapshot = snapshots.read_newest(path, note)
+            self._whole = snapshots.read_whole(path, note, self._limit())
+            snapshot = next(self._whole)
         elif args.resume is not None:
-            snapshot = snapshots.read(Path(args.resume))
+            snapshot = snapshots.read(Path(args.resume), self._limit())
         if snapshot is not None:
             snapshot.check_settings(self.settings)
         self._folder.occupy()
         return snapshot
 
     def resume(self, trainer: Trainer) -> None:
-        """Brings a trainer to where ``--resume`` asks for, if it does."""
-        snapshot = self._snapshot
-        if snapshot is None:
+        """Brings a trainer to where ``--resume`` asks for, if it does.
+
+        Raises:
+            UserError: If the snapshot is not of this network; with no name
+                given, if none is.
+        """
+        if self._snapshot is None:
             return
+        snapshot = self.processes.share(lambda: self._check(trainer))
         self.processes.agree(lambda: snapshot.restore(trainer))
         note(f'resumed from {snapshot.path}, after epoch '
              f'{trainer.updater.epoch}, iteration '
              f'{trainer.updater.iteration}')
         if self.processes.is_first:
             trainer.get_extension('TakeSnapshots').last = snapshot.path
+
+    def _check(self, trainer: Trainer) -> Snapshot:
+        """Returns the snapshot, or the next whole one if it does not fit."""
+        snapshot = self._snapshot
+        assert snapshot is not None
+        order = snapshot.arrays.get(ORDER)
+        while True:
+            try:
+                snapshot.check(trainer)
+                if self._args.order == 'data' and not numpy.array_equal(
+                        snapshot.arrays[ORDER], order):
+                    raise SnapshotError(
+                        f'{snapshot.path}: it has another order of pixels')
+                return snapshot
+            except SnapshotError as e:
+                if self._whole is None:
+                    raise
+                note(f'skipped {e}')
+            snapshot = next(self._whole)
+            snapshot.check_settings(self.settings)
+
+    def _limit(self) -> int:
+        """Bytes that a snapshot of the network may have."""
+        return snapshots.MAX_BYTES + BYTES_OF_A_WEIGHT * self._n_weights
 
     def train(self, trainer: Trainer) -> None:
         """Runs a trainer up to the last epoch, which may lie behind it.

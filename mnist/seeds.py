@@ -31,6 +31,17 @@ def get_state() -> str:
     return json.dumps({'python': random.getstate(), 'numpy': state})
 
 
+def check_state(state: str) -> None:
+    """Raises ValueError if a text is no state of random numbers.
+
+    Other errors of Python may say so as well.
+    """
+    states = json.loads(state)
+    version, internal, gauss = states['python']
+    random.Random().setstate((version, tuple(internal), gauss))
+    numpy.random.RandomState().set_state(states['numpy'])
+
+
 def set_state(state: str) -> None:
     """Goes back to a state that :func:`get_state` returned."""
     states = json.loads(state)

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,10 @@ from chainer import serializers
 from chainer.serializers import npz
 from chainer.training import Trainer, extension
 
-from mnist import seeds
+from mnist import checking, seeds
+from mnist.checking import Mismatch
 from mnist.errors import UserError
+from mnist.network import N_PIXELS
 from mnist.npz import NpzError, read_npz
 from shared_linear.files import write_atomically
 
@@ -27,7 +29,10 @@ RANDOM_STATE = 'train_mnist/random_state'
 NAMES = 'train_mnist/names'
 ORDER = 'updater/model:main/predictor/l1/order'
 
-_NAME = re.compile(r'snapshot_iter_([0-9]+)')
+# Bytes of a snapshot besides the network: the log, the order of the digits.
+MAX_BYTES = 2 ** 28
+
+_NAME = re.compile(r'snapshot_iter_([0-9]{1,18})')
 
 
 class SnapshotError(UserError):
@@ -54,6 +59,21 @@ class Snapshot(NamedTuple):
                 f'{self.path} was trained with {_flags(theirs, others)}, not '
                 f'{_flags(settings, others)}')
 
+    def check(self, trainer: Trainer) -> None:
+        """Raises SnapshotError if it is not for a trainer, or damaged.
+
+        Args:
+            trainer (Trainer): Built with the settings of the snapshot.
+        """
+        arrays = {
+            name: array for name, array in self.arrays.items()
+            if name not in (SETTINGS, RANDOM_STATE, NAMES)}
+        try:
+            checking.check(arrays, trainer)
+        except Mismatch as e:
+            raise SnapshotError(
+                f'{self.path}: not a snapshot of this network: {e}') from e
+
     def restore(self, trainer: Trainer) -> None:
         """Brings a new trainer, and the random numbers, to this point.
 
@@ -61,13 +81,12 @@ class Snapshot(NamedTuple):
             trainer (Trainer): Built with the settings of the snapshot.
 
         Raises:
-            SnapshotError: If it lacks something that the trainer has, or
-                has it in another shape.
+            SnapshotError: If something was not checked, or changed since.
         """
         try:
             serializers.NpzDeserializer(self.arrays).load(trainer)
             seeds.set_state(str(self.arrays[RANDOM_STATE]))
-        except (KeyError, ValueError, TypeError) as e:
+        except (KeyError, ValueError, TypeError, IndexError) as e:
             raise SnapshotError(
                 f'{self.path}: not a snapshot of this network: '
                 f'{" ".join(str(e).split())}') from e
@@ -152,43 +171,74 @@ def save(path: Path, trainer: Trainer, settings: Mapping[str, Any]) -> None:
     write_atomically(path, lambda file: file.write(content.getbuffer()))
 
 
-def read(path: Path) -> Snapshot:
+def read(path: Path, limit: int = MAX_BYTES) -> Snapshot:
     """Returns a snapshot, read whole.
 
     Args:
         path (Path): File that :func:`save` wrote.
+        limit (int): Bytes that it may have.
 
     Raises:
         SnapshotError: If it is missing, damaged or something else.
     """
     try:
-        arrays = read_npz(path)
+        arrays = read_npz(path, limit)
     except NpzError as e:
         raise SnapshotError(f'{path}: no snapshot: {e}') from e
     if not {NAMES, SETTINGS, RANDOM_STATE} <= arrays.keys():
         raise SnapshotError(f'{path}: no snapshot of this script')
     if sorted(arrays.keys() - {NAMES}) != arrays[NAMES].tolist():
         raise SnapshotError(f'{path}: no snapshot: damaged: arrays are lost')
-    settings = json.loads(str(arrays[SETTINGS]))
+    try:
+        settings = checking.parse(SETTINGS, arrays)
+        if not isinstance(settings, dict):
+            raise Mismatch(f'{SETTINGS} are none')
+        checking.parse(RANDOM_STATE, arrays, seeds.check_state)
+        if ORDER in arrays:
+            _check_order(arrays[ORDER])
+        elif settings.get('order') == 'data':
+            raise Mismatch(f'{ORDER} is missing')
+    except Mismatch as e:
+        raise SnapshotError(f'{path}: no snapshot: damaged: {e}') from e
     return Snapshot(path, arrays, settings)
 
 
 def read_newest(
-        folder: Path, report: Callable[[str], None]) -> Snapshot:
+        folder: Path, report: Callable[[str], None],
+        limit: int = MAX_BYTES) -> Snapshot:
     """Returns the newest whole snapshot in a folder.
 
     Args:
         folder (Path): Where snapshots were written.
         report (callable): Is given a line for each that is skipped.
+        limit (int): Bytes that one may have.
 
     Raises:
         UserError: If there is none.
     """
+    return next(read_whole(folder, report, limit))
+
+
+def read_whole(
+        folder: Path, report: Callable[[str], None],
+        limit: int = MAX_BYTES) -> Iterator[Snapshot]:
+    """Yields the whole snapshots in a folder, the newest first.
+
+    The newest is that of most iterations, whatever the clock says. Arguments
+    and errors are those of :func:`read_newest`: after the last whole one, that
+    there is no other.
+    """
     for path in find(folder):
         try:
-            return read(path)
+            snapshot = read(path, limit)
+            iteration = int(snapshot.arrays.get(checking.ITERATION, -1))
+            if path.name != f'snapshot_iter_{iteration}':
+                raise SnapshotError(
+                    f'{path}: it is of iteration {iteration}')
         except SnapshotError as e:
             report(f'skipped {e}')
+        else:
+            yield snapshot
     raise UserError(
         f'nothing to resume from: no snapshot in {folder} is whole')
 
@@ -200,13 +250,13 @@ def find(folder: Path) -> list[Path]:
         UserError: If there is none.
     """
     try:
-        ages = _ages(folder)
+        iterations = _iterations(folder)
     except OSError as e:
         raise UserError(
             f'nothing to resume from: {folder}: {e.strerror}') from e
-    if not ages:
+    if not iterations:
         raise UserError(f'nothing to resume from: no snapshot in {folder}')
-    return sorted(ages, key=ages.__getitem__, reverse=True)
+    return sorted(iterations, key=iterations.__getitem__, reverse=True)
 
 
 def _flags(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -214,16 +264,17 @@ def _flags(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
         f'--{key.replace("_", "-")} {settings.get(key)}' for key in keys)
 
 
-def _ages(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Time of each snapshot, and iteration, if two fall into one tick."""
-    ages = {}
+def _iterations(folder: Path) -> dict[Path, int]:
     with os.scandir(folder) as entries:
-        for entry in entries:
-            match = _NAME.fullmatch(entry.name)
-            if match and entry.is_file():
-                ages[folder / entry.name] = (
-                    entry.stat().st_mtime_ns, int(match[1]))
-    return ages
+        return {
+            folder / entry.name: int(match[1]) for entry in entries
+            if (match := _NAME.fullmatch(entry.name)) and entry.is_file()}
+
+
+def _check_order(order: numpy.ndarray) -> None:
+    if order.dtype.kind not in 'iu' or not numpy.array_equal(
+            numpy.sort(order, axis=None), numpy.arange(N_PIXELS)):
+        raise Mismatch(f'{ORDER} is no order of {N_PIXELS} pixels')
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -33,7 +33,10 @@ def describe(link: chainer.Link) -> str:
     parts = [
         (getattr(link, name, 1), word)
         for name, word in (('n_tiles', 'tiles'), ('n_blocks', 'blocks'))]
-    return ', '.join(f'{n} {word}' for n, word in parts if n > 1)
+    words = [f'{n} {word}' for n, word in parts if n > 1]
+    if hasattr(link, 'rank'):
+        words.append(f'rank {link.rank}')
+    return ', '.join(words)
 
 
 def test_errors(log: Sequence[Mapping[str, Any]]) -> list[float]:

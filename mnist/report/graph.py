@@ -6,7 +6,7 @@ import chainer
 from chainer import computational_graph
 from chainer.functions.connection.linear import LinearFunction
 
-from shared_linear import SharedLinearFunction
+from shared_linear import MixedLinearFunction, SharedLinearFunction
 
 Shape = tuple[int, ...]
 
@@ -91,17 +91,26 @@ def count_operations(
     Args:
         function (FunctionNode): Function that ran.
     """
-    if not isinstance(function, (LinearFunction, SharedLinearFunction)):
+    if not isinstance(function, (
+            LinearFunction, SharedLinearFunction, MixedLinearFunction)):
         return None, None
     x, W = (node.shape for node in function.inputs[:2])
-    in_size, (out_size, width) = math.prod(x[1:]), W
+    in_size, (height, width) = math.prod(x[1:]), W
+    n_blocks = _parts(function, 'n_blocks')
+    out_size = n_blocks * height
     dense = 2 * in_size * out_size
-    if getattr(function, 'method', 'tile') == 'tile':
+    if getattr(function, 'method', 'fold') == 'tile':
         return dense, dense
-    return in_size - width + 2 * width * out_size, dense
+    return n_blocks * (in_size - width) + 2 * width * out_size, dense
 
 
 def _describe(function: chainer.FunctionNode) -> str:
-    n_tiles = getattr(function, 'n_tiles', None)
-    return function.label if n_tiles is None else (
-        f'{function.label}, {n_tiles} tiles')
+    parts = [
+        f'{_parts(function, name)} {word}'
+        for name, word in (('n_tiles', 'tiles'), ('n_blocks', 'blocks'))
+        if _parts(function, name) > 1]
+    return ', '.join([function.label, *parts])
+
+
+def _parts(function: chainer.FunctionNode, name: str) -> int:
+    return int(getattr(getattr(function, 'form', None), name, 1) or 1)

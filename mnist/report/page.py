@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import chainer
+import chainer.links as L
 import numpy
 from chainer.backends import cuda
 
 import shared_linear
 from mnist import cache, options, summary
 from mnist.idx import N_CLASSES, SIDE
-from mnist.report import charts, png
+from mnist.network import LAYERS
+from mnist.report import charts, png, sharing
 from mnist.report.graph import Step
 from mnist.report.markup import Markup, join, tag
 from mnist.report.reading import N_MISREAD, Reading
@@ -47,6 +49,8 @@ def render(run: Run) -> str:
         ('result', 'Result', _headline(run)),
         ('curves', 'Loss and error', _curves(run)),
         ('cost', 'Parameters and operations', _cost(run)),
+        ('sharing', 'What is shared with what', sharing.render(
+            run.network, run.reading.images, _picture)),
         ('confusion', 'Confusion matrix', _confusion(run.reading)),
         ('misread', 'Misread digits', _misread(run.reading)),
         ('weights', 'Weights of the first layer', _weights(run.network)),
@@ -166,18 +170,26 @@ class Layer(NamedTuple):
 
 
 def _layers(run: Run) -> list[Layer]:
-    layers = []
+    operations: dict[str, int] = {}
     for step in run.steps:
-        if step.operations is None or step.layer is None:
-            continue
-        link = run.network[step.layer]
-        n_tiles = getattr(link, 'n_tiles', 1)
-        out_size, width = link.W.shape
+        if step.operations is not None and step.layer is not None:
+            # A layer of low rank is two functions.
+            operations[step.layer] = (
+                operations.get(step.layer, 0) + step.operations)
+    layers = []
+    for name, count in operations.items():
+        link = run.network[name]
+        in_size, out_size = summary.sizes(link)
+        shared = summary.describe(link)
         layers.append(Layer(
-            step.layer, f'{n_tiles * width:,} → {out_size:,}'
-            + (f', {n_tiles} tiles' if n_tiles > 1 else ''),
-            f'{out_size:,} × {width:,}', summary.count_parameters(link),
-            (step.operations, step.dense_operations)))
+            name, f'{in_size:,} → {out_size:,}'
+            + (f', {shared}' if shared else ''),
+            ', '.join(
+                ' × '.join(f'{size:,}' for size in param.shape)
+                for _, param in sorted(link.namedparams())
+                if param.ndim == 2),
+            summary.count_parameters(link),
+            (count, 2 * in_size * out_size)))
     return layers
 
 
@@ -200,8 +212,7 @@ def _cost(run: Run) -> Markup:
 
     table = tag(
         'table',
-        tag('caption', 'This run against the network with a dense second '
-            'layer.'),
+        tag('caption', 'This run against the network of dense layers.'),
         tag('thead',
             tag('tr',
                 tag('th', 'layer', scope='col', rowspan=2, class_='left'),
@@ -228,8 +239,8 @@ def _cost(run: Run) -> Markup:
         tag('p', 'Operations are those on floating-point numbers in the '
             'forward pass for one image: a multiplication and an addition for '
             'each weight that is used (to a sum that starts from the bias), '
-            'and an addition for each input that is folded onto others. ReLU '
-            'is not counted.',
+            'and an addition for each input that is folded onto others, in '
+            'each block. Signs and ReLU are not counted.',
             class_='quiet')])
 
 
@@ -321,7 +332,10 @@ def _digit(reading: Reading, number: int) -> Markup:
 
 
 def _weights(network: chainer.Chain) -> Markup:
-    W = cuda.to_cpu(network.l1.W.array).astype(float)
+    dense = network.l1
+    if not isinstance(dense, L.Linear):
+        dense = dense.to_linear()
+    W = cuda.to_cpu(dense.W.array).astype(float)
     with numpy.errstate(over='ignore', invalid='ignore'):
         norms = numpy.nan_to_num(numpy.sqrt((W * W).sum(axis=1)))
     units = numpy.argsort(-norms, kind='stable')[:N_UNITS]
@@ -382,8 +396,10 @@ def _settings(run: Run) -> Markup:
         for name, value in sorted(vars(args).items())
         if name not in ('command', 'no_report', 'resume')
         and value is not None}
-    if args.layer == 'linear':
-        del settings['n-tiles']
+    for name in options.OF_LAYERS:
+        # What the kind of layer does not take says nothing about the run.
+        if name not in LAYERS[args.layer].flags:
+            del settings[name.replace('_', '-')]
     if run.n_processes > 1:
         settings['processes'] = str(run.n_processes)
     settings['optimizer'] = 'Adam'

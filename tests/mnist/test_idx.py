@@ -117,10 +117,10 @@ def test_counts_that_differ(tmp_path):
 @pytest.mark.parametrize('name', ['f.gz', 'f'])
 def test_gzip_is_known_by_its_bytes(tmp_path, name):
     path = tmp_path / name
-    path.write_bytes(gzip.compress(b'digits'))
-    assert idx.read_bytes(path) == b'digits'
-    path.write_bytes(b'digits')
-    assert idx.read_bytes(path) == b'digits'
+    content = images_file(IMAGES)
+    for packed in gzip.compress(content), content:
+        path.write_bytes(packed)
+        assert idx.read_bytes(path, idx.IMAGES_MAGIC) == content
 
 
 @pytest.mark.parametrize('cut', [3, 12, -9, -1])
@@ -128,7 +128,7 @@ def test_truncated_gzip(tmp_path, cut):
     path = tmp_path / 'f.gz'
     path.write_bytes(gzip.compress(images_file(IMAGES))[:cut])
     with pytest.raises(DataError, match=r'f\.gz: broken gzip file: .+'):
-        idx.read_bytes(path)
+        idx.read_bytes(path, idx.IMAGES_MAGIC)
 
 
 def test_damaged_gzip(tmp_path):
@@ -137,9 +137,9 @@ def test_damaged_gzip(tmp_path):
     path = tmp_path / 'f.gz'
     path.write_bytes(content)
     with pytest.raises(DataError, match='CRC check failed'):
-        idx.read_bytes(path)
+        idx.read_bytes(path, idx.IMAGES_MAGIC)
 
 
 def test_file_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match='f: No such file or directory$'):
-        idx.read_bytes(tmp_path / 'f')
+        idx.read_bytes(tmp_path / 'f', idx.IMAGES_MAGIC)

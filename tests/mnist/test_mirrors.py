@@ -234,6 +234,34 @@ def test_another_mirror_serves_when_one_has_other_digits(
     assert_right(splits, digits_dir)
 
 
+@pytest.mark.parametrize('bad_first', [True, False])
+@pytest.mark.parametrize('manner', [drip, only_the_first(drip)])
+def test_one_that_trickles_costs_no_more_than_its_share(
+        serve, digits_dir, manner, bad_first):
+    """It is never silent for as long as it may be, and never done."""
+    servers = [serve(manner), serve()]
+    begin = time.monotonic()
+    splits = fetch(
+        *servers[::1 if bad_first else -1], timeout=TIMEOUT, limit=20.)
+    assert time.monotonic() - begin < 5
+    assert_right(splits, digits_dir)
+
+
+def test_one_that_is_slow_and_will_be_in_time_is_not_doubled(
+        serve, digits_dir):
+    def slow(handler, name, content):
+        for start in range(0, len(content), 4000):
+            handler.wfile.write(content[start:start + 4000])
+            handler.server.ended.wait(.1)
+
+    lines = []
+    servers = [serve(only_the_first(slow)) for _ in range(2)]
+    assert_right(
+        fetch(*servers, timeout=TIMEOUT, limit=60., report=lines.append),
+        digits_dir)
+    assert len(lines) == 1
+
+
 def test_no_mirror():
     with pytest.raises(MirrorError, match='no mirror given'):
         mirrors.fetch([])

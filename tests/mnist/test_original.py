@@ -27,7 +27,8 @@ MD5 = {
 
 @pytest.mark.parametrize('file', original.TRAIN + original.TEST)
 def test_sizes_and_checksums(file):
-    content = idx.read_bytes(FOLDER / f'{file.name}.gz')
+    magic = idx.IMAGES_MAGIC if 'images' in file.name else idx.LABELS_MAGIC
+    content = idx.read_bytes(FOLDER / f'{file.name}.gz', magic)
     assert hashlib.md5(content).hexdigest() == MD5[file.name]
     assert hashlib.sha256(content).hexdigest() == file.sha256
     assert len(content) == file.size

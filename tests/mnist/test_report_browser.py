@@ -113,17 +113,17 @@ def test_all_of_it_is_drawn(tab, page, width, dark):
           [s.id, s.getBoundingClientRect().width,
            s.getBoundingClientRect().height])""")
     assert [name for name, *_ in sizes] == [
-        'result', 'curves', 'cost', 'confusion', 'misread', 'weights',
-        'graph', 'settings']
+        'result', 'curves', 'cost', 'sharing', 'confusion', 'misread',
+        'weights', 'graph', 'settings']
     assert all(w > .9 * width or w == 992 for _, w, _ in sizes)
     assert all(h > 100 for *_, h in sizes)
     pictures = tab.run("""
         [...document.images].map(i =>
           [i.complete, i.naturalWidth, i.width, i.height])""")
-    # 12 misread digits, 40 units, and the scale.
-    assert len(pictures) == 53
+    # 12 misread digits, 40 units, the scale, and the inputs of l2.
+    assert len(pictures) == 54
     assert all(
-        complete and natural in (28, 63) and w >= 40 and h >= 8
+        complete and natural in (28, 50, 63) and w >= 40 and h >= 8
         for complete, natural, w, h in pictures)
     drawings = tab.run("""
         [...document.querySelectorAll('svg')].map(s =>
@@ -131,6 +131,36 @@ def test_all_of_it_is_drawn(tab, page, width, dark):
            s.getBoundingClientRect().height])""")
     assert len(drawings) == 3
     assert all(min(sizes) > 150 for sizes in drawings)
+
+
+@pytest.fixture(scope='module', params=[
+    ['linear'], ['mixed', '--n-blocks', '5', '--order', 'plain'],
+    ['low-rank', '--rank', '2', '--order', 'plain', '--first-tiles', '28']],
+    ids=lambda options: options[0])
+def other_page(request, tmp_path_factory):
+    """The pages of the layers that ``page`` is not of."""
+    folder = tmp_path_factory.mktemp('other')
+    digits = write_digits(folder / 'digits', 100, 60)
+    assert train_mnist.main([
+        *TINY, '--data', str(digits), '-o', str(folder / 'result'),
+        '--no-plots', '-e', '1', '--layer', *request.param]) == 0
+    return folder / 'result' / 'report.html'
+
+
+@pytest.mark.parametrize('width', WIDTHS)
+def test_pages_of_other_layers_are_drawn(tab, other_page, width):
+    tab.open(other_page, width)
+    assert tab.complaints() == []
+    assert tab.run('document.documentElement.scrollWidth') == width
+    sizes = tab.run("""
+        [...document.querySelectorAll('#sharing img')].map(
+          i => [i.complete && i.naturalWidth, i.width, i.height,
+                i.getBoundingClientRect().right])""")
+    assert len(sizes) in (0, 25)  # 24 groups of pixels, and one of units.
+    assert all(
+        natural and w >= 40 and h >= 8 and right <= width
+        for natural, w, h, right in sizes)
+    assert tab.run(CONTRAST)[0][0] >= 4.5
 
 
 def test_the_confusion_matrix_fits_a_phone(tab, page):
@@ -189,8 +219,8 @@ def test_keys_reach_the_tables_and_the_values(tab, page):
           e.focus();
           return document.activeElement === e && e.tagName; })""")
     # A link to each section, and the summary; the table in it is closed.
-    assert stops[:8] == ['A'] * 8
-    assert stops[8:] == ['SUMMARY', False, 'DIV', 'DIV']
+    assert stops[:9] == ['A'] * 9
+    assert stops[9:] == ['SUMMARY', False, 'DIV', 'DIV']
 
 
 def test_prints_on_few_pages(tab, page):

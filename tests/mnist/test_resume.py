@@ -202,17 +202,6 @@ def test_run_that_is_done_prints_its_table_again(
         if path.name != 'report.html'}
 
 
-def test_newest_is_the_last_written(options, tmp_path, capsys):
-    """An older run in the same folder may have more iterations."""
-    assert train_mnist.main([*options, '-e', '2']) == 0
-    older = tmp_path / 'result' / 'snapshot_iter_999'
-    older.write_bytes((tmp_path / 'result' / 'snapshot_iter_6').read_bytes())
-    os.utime(older, (1, 1))
-    capsys.readouterr()
-    assert train_mnist.main([*options, '-r', '-e', '3']) == 0
-    assert 'result/snapshot_iter_12,' in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(('others', 'words'), [
     (['--unit', '40'], '--unit 20, not --unit 40'),
     (['--seed', '4', '-b', '12'],

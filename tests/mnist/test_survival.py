@@ -126,7 +126,7 @@ def assert_same_end(folder, unbroken):
             numpy.load(unbroken / LAST)) as theirs:
         assert set(ours) == set(theirs)
         for part in (
-                'model:main/predictor/l2/W', 'optimizer:main/predictor/l2/W/m',
+                'model:main/predictor/l3/W', 'optimizer:main/predictor/l3/W/m',
                 'optimizer:main/t', 'iterator:main/order'):
             assert 'updater/' + part in ours
         assert 'train_mnist/random_state' in ours
@@ -171,6 +171,33 @@ def test_killed_at_a_random_moment(
     assert_whole(out)
     go_on(server, [*options, *plots], out)
     assert_same_end(out, unbroken.folder)
+
+
+LAYERS = {
+    'linear': ['--layer', 'linear'],
+    'mixed': ['--layer', 'mixed', '--n-blocks', 2],
+    'low-rank': ['--layer', 'low-rank', '--rank', 2],
+    'first': ['--order', 'plain', '--first-tiles', 28],
+}
+
+
+@pytest.mark.parametrize('layer', LAYERS)
+def test_killed_with_other_layers(server, options, tmp_path, layer):
+    """Twice each, at moments of a seed of its own."""
+    options = [*options, *LAYERS[layer], '--no-plots', '--no-report']
+    unbroken, out = tmp_path / 'unbroken', tmp_path / 'result'
+    assert server.run(*options, '-o', unbroken)[0] == 0
+    draw = random.Random(layer)
+    for life in range(2):
+        resume = ['-r'] if list(out.glob('snapshot_iter_*')) else []
+        status, _, err = server.run(
+            *options, '-o', out, *resume, accidents=[
+                ('update', draw.randrange(5, 12), draw.randrange(50),
+                 'kill')])
+        assert (status, err) == (-signal.SIGKILL, ''), life
+        assert_whole(out)
+    go_on(server, options, out)
+    assert_same_end(out, unbroken)
 
 
 def test_killed_in_every_life(server, options, unbroken, tmp_path):
