@@ -216,7 +216,7 @@ def test_one_process_reports(several, n):
     assert out.count('# report: ') == len(VARIANTS)
     page = (several(n) / 'shared' / 'result' / 'report.html').read_text()
     assert f'<dt>processes</dt><dd>{n}</dd>' in page
-    assert page.count('<section ') == 8
+    assert page.count('<section ') == 9
 
 
 @needs_mpi
