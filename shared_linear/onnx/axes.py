@@ -6,6 +6,7 @@ inputs, whatever part of the model they come from.
 """
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,11 @@ from shared_linear.onnx.sizes import (
     relative_shape,
 )
 from shared_linear.onnx.tracing import Trace
+
+# From so many bytes on, an array of a run that is only compared is kept as its
+# digest: the weights are the same in each.
+LARGE = 2 ** 20
+_DIGEST = b'sha256:'
 
 
 class Axis(NamedTuple):
@@ -200,18 +206,48 @@ def _varying_arrays(
     for array in first.graph.initializer:
         own = [
             t[p[array.name]] for t, p in zip(twins, pairs, strict=True)]
-        if len({(a.data_type, tuple(a.dims), a.raw_data) for a in own}) == 1:
+        if len({_content(a) for a in own}) == 1:
             continue
+        if any(len(a.raw_data) > LARGE for a in own):
+            raise Frozen('a constant of {} depends on it'.format(
+                _user_of(first, array.name)))
         arrays = [onnx.numpy_helper.to_array(a) for a in own]
         kinds = {(a.dtype, a.shape) for a in arrays}
         is_shape = len(kinds) == 1 and arrays[0].ndim == 1 and (
             arrays[0].dtype == numpy.int64)
         if not is_shape and not _is_filled(arrays, first):
-            user = next(n for n in first.graph.node if array.name in n.input)
             raise Frozen('a constant of {} depends on it'.format(
-                function_of(user.name)))
+                _user_of(first, array.name)))
         varying.append((array.name, arrays))
     return varying
+
+
+def slim(trace: Trace, keep_values: bool = False) -> Trace:
+    """What is needed of a run to compare the sizes in it."""
+    for array in trace.proto.graph.initializer:
+        if len(array.raw_data) > LARGE:
+            array.raw_data = _digest(array.raw_data)
+    if keep_values:
+        return trace
+    return trace._replace(values={
+        name: numpy.broadcast_to(numpy.int8(0), value.shape)
+        for name, value in trace.values.items()})
+
+
+def _digest(data: bytes) -> bytes:
+    return _DIGEST + hashlib.sha256(data).digest()
+
+
+def _content(array: Any) -> tuple[int, tuple[int, ...], bytes]:
+    data = array.raw_data
+    if len(data) > LARGE:
+        data = _digest(data)
+    return array.data_type, tuple(array.dims), data
+
+
+def _user_of(proto: Any, name: str) -> str:
+    return function_of(next(
+        node.name for node in proto.graph.node if name in node.input))
 
 
 def _is_filled(arrays: Sequence[numpy.ndarray], proto: Any) -> bool:
@@ -232,11 +268,8 @@ def values_in_constants(proto: Any, other: Any) -> list[str]:
         if list(node.attribute) != list(twin.attribute)]
     twins = {a.name: a for a in other.graph.initializer}
     for array in proto.graph.initializer:
-        twin = twins[pairs[array.name]]
-        if (array.data_type, array.dims, array.raw_data) != (
-                twin.data_type, twin.dims, twin.raw_data):
-            names.append(next(
-                n.name for n in proto.graph.node if array.name in n.input))
+        if _content(array) != _content(twins[pairs[array.name]]):
+            names.append(_user_of(proto, array.name))
     return names
 
 

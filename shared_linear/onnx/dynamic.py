@@ -5,7 +5,12 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from shared_linear.onnx.axes import Axis, free_axes, values_in_constants
+from shared_linear.onnx.axes import (
+    Axis,
+    free_axes,
+    slim,
+    values_in_constants,
+)
 from shared_linear.onnx.compat import ExportError
 from shared_linear.onnx.sizes import Ambiguous, Frozen, function_of
 from shared_linear.onnx.tracing import Inputs, Trace
@@ -203,6 +208,26 @@ def _free(
         begin: Mapping[str, int],
         outputs: Mapping[str, Mapping[int, str]],
 ) -> tuple[Any, tuple[Trace, str]]:
+    try:
+        return _free_from(onnx, runs, axes, first, begin, outputs)
+    except Frozen:
+        # A window that happens to be as large as the picture is no more at
+        # another size, so that it may be free from there.
+        if not any(a.asked for a in axes):
+            raise
+        larger = [a._replace(size=a.others[0]) for a in axes]
+        try:
+            return _free_from(onnx, runs, larger, first, begin, outputs)
+        except Frozen:
+            pass
+        raise
+
+
+def _free_from(
+        onnx: Any, runs: Runs, axes: Sequence[Axis], first: Trace,
+        begin: Mapping[str, int],
+        outputs: Mapping[str, Mapping[int, str]],
+) -> tuple[Any, tuple[Trace, str]]:
     base_sizes = [(a, a.first) for a in axes]
     base = first if all(
         begin[a.name] == size for a, size in base_sizes
@@ -212,19 +237,19 @@ def _free(
         try:
             traces = [base]
             for axis in axes:
-                traces.append(runs.again(_sizes(
+                traces.append(slim(runs.again(_sizes(
                     (a, near[a.name] if a is axis else a.first)
-                    for a in axes)))
+                    for a in axes)), keep_values=len(axes) == 1))
             joint = _sizes((a, far[a.name]) for a in axes)
             if len(axes) > 1:
-                traces.append(runs.again(joint))
+                traces.append(slim(runs.again(joint), keep_values=True))
         except Frozen as e:
             failure = failure or e
             continue
         try:
             proto = free_axes(onnx, traces, axes, outputs)
         except Ambiguous:
-            traces.append(runs.again(joint))
+            traces.append(slim(runs.again(joint), keep_values=True))
             proto = free_axes(onnx, traces, axes, outputs)
         last = traces[-1]
         return proto, (last, ' at other sizes ({})'.format(', '.join(
@@ -260,7 +285,7 @@ def _check_constants(
         sizes: dict[tuple[str, int], int]) -> None:
     """An array that is computed from x outside of functions is none."""
     try:
-        other = runs.again(sizes, True)
+        other = slim(runs.again(sizes, True))
         names = values_in_constants(first.proto, other.proto)
     except Frozen:
         # The model cannot run on others, or takes another way for them.

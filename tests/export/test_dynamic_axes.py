@@ -87,6 +87,13 @@ def test_sizes_follow(path, forward):
     check(model, path, (2, 2, 6, 4), (1, 2, 9, 5), (3, 2, 4, 13))
 
 
+def test_window_as_large_as_the_picture(path):
+    """Of this x, by chance: it is not global pooling."""
+    model = Computed(lambda self, x: F.average_pooling_2d(x, (6, 4)))
+    sl.onnx.export(model, normal(2, 2, 6, 4), path, dynamic_axes=PICTURE)
+    check(model, path, (2, 2, 6, 4), (1, 2, 12, 9))
+
+
 @pytest.mark.parametrize('forward, reason', [
     (lambda x: x * (1 / x.shape[2]), 'a constant of MulConstant_0 depends'),
     (lambda x: F.reshape(x, (len(x), 48)),
