@@ -52,7 +52,6 @@ setup(
             # chainer.testing imports pkg_resources, which setuptools 82 lost.
             # 77 knows the field of the licence.
             'setuptools>=77,<81',
-            'twine>=6.1',
         ],
     },
     classifiers=[

@@ -7,7 +7,6 @@ tests on the way; the whole command, with its start, is given as well.
 """
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from benchmarks import harness  # noqa: E402  isort: skip
 
 import numpy  # noqa: E402
 
+from mnist.launch import find_mpiexec  # noqa: E402
+
 SCRIPT = Path(__file__).resolve().parents[1] / 'train_mnist.py'
 ENVIRONMENT = {
     # Open MPI 4 and 5 want both before they start anything for root.
@@ -29,7 +30,7 @@ ENVIRONMENT = {
     'PRTE_ALLOW_RUN_AS_ROOT': '1',
     'PRTE_ALLOW_RUN_AS_ROOT_CONFIRM': '1',
 }
-TWO = ['mpiexec', '-n', '2']
+TWO = [find_mpiexec() or 'mpiexec', '-n', '2']
 
 
 def why_not(args):
@@ -38,8 +39,8 @@ def why_not(args):
         return 'measures processes on the CPU, not on {}'.format(args.device)
     if len(os.sched_getaffinity(0)) < 2:
         return 'needs two cores'
-    if shutil.which('mpiexec') is None:
-        return 'needs mpiexec: apt-get install openmpi-bin'
+    if find_mpiexec() is None:
+        return 'needs mpiexec: pip install ".[mpi]"'
     found = subprocess.run(
         [*TWO, sys.executable, '-c', 'from mpi4py import MPI'],
         env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True)

@@ -1,4 +1,5 @@
 """How this process was started: alone, or by the mpiexec of which MPI."""
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,10 +60,20 @@ def why_not(launch: Launch, library: str) -> str | None:
     family = OPEN_MPI if library.startswith(OPEN_MPI) else MPICH
     if launch.mpi in ('', family):
         return None
-    ours = Path(sys.executable).with_name('mpiexec')
-    use = str(ours) if ours.exists() else f'an mpiexec of {family}'
+    use = mpiexec_of_pip() or f'an mpiexec of {family}'
     return (f'mpiexec is of {launch.mpi}, and mpi4py uses another MPI, '
             f'{name_of(library)}: start with {use}')
+
+
+def find_mpiexec() -> str | None:
+    """Returns the mpiexec of the MPI that mpi4py finds: pip's comes first."""
+    return mpiexec_of_pip() or shutil.which('mpiexec')
+
+
+def mpiexec_of_pip() -> str | None:
+    """Returns the mpiexec that was installed beside this Python."""
+    path = Path(sys.executable).with_name('mpiexec')
+    return str(path) if path.exists() else None
 
 
 def name_of(library: str) -> str:

@@ -164,6 +164,7 @@ def test_metadata(wheel):
         metadata.get_all('Provides-Extra'))
 
 
+@pytest.mark.more
 def test_they_pass_the_check_of_the_index(sdist, wheel, tmp_path):
     pytest.importorskip('twine', reason='needs twine: pip install twine')
     shown = python(

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import chainer
@@ -46,14 +45,8 @@ ENVIRONMENT = {
 }
 
 
-def find_mpiexec():
-    """That of the MPI which mpi4py finds: pip's before the system's."""
-    ours = Path(sys.executable).with_name('mpiexec')
-    return str(ours) if ours.exists() else shutil.which('mpiexec')
-
-
 def why_no_mpi():
-    if find_mpiexec() is None:
+    if launch.find_mpiexec() is None:
         return 'needs mpiexec: pip install ".[mpi]"'
     if importlib.util.find_spec('mpi4py') is None:
         return 'needs mpi4py: pip install ".[mpi]"'
@@ -71,7 +64,7 @@ needs_mpi = pytest.mark.skipif(bool(why_no_mpi()), reason=why_no_mpi())
 def mpiexec(n, *command, program=None, **kwargs):
     """Starts n processes; Open MPI 4 is to add no lines of its own."""
     return subprocess.Popen(
-        [program or find_mpiexec(), '-n', str(n), sys.executable, '-W',
+        [program or launch.find_mpiexec(), '-n', str(n), sys.executable, '-W',
          'error', *map(str, command)], text=True, env={
             **os.environ, **ENVIRONMENT, 'OMPI_MCA_orte_execute_quiet': '1'},
         **{'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, **kwargs})
@@ -583,7 +576,7 @@ def test_each_process_is_alone(options, tmp_path, is_own):
 def test_under_the_mpiexec_of_the_system(options, tmp_path):
     """It works if it is of the same family, and else is one line."""
     theirs = shutil.which('mpiexec', path='/usr/local/bin:/usr/bin')
-    if theirs is None or theirs == find_mpiexec():
+    if theirs is None or theirs == launch.find_mpiexec():
         pytest.skip('needs two MPIs, from pip and from the system')
     version = subprocess.run(
         [theirs, '--version'], capture_output=True, text=True).stdout
@@ -598,7 +591,7 @@ def test_under_the_mpiexec_of_the_system(options, tmp_path):
         assert status == 2
         line, = our_lines(err)
         assert 'and mpi4py uses another MPI, ' in line
-        assert line.endswith(f': start with {find_mpiexec()}')
+        assert line.endswith(f': start with {launch.find_mpiexec()}')
 
 
 @pytest.mark.parametrize(('environ', 'expected'), [
