@@ -100,7 +100,7 @@ def test_sdist_holds_the_checkout(unpacked):
             'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE',
             'Makefile', 'build-constraints.txt', 'pyproject.toml', 'setup.py',
             'conftest.py', 'noxfile.py', 'train_mnist.py',
-            'mnist/training.py', 'mnist/report/style.css', 'docs/conf.py',
+            'mnist/run.py', 'mnist/report/style.css', 'docs/conf.py',
             'docs/tutorial.md', 'docs/fold.svg', 'docs/_static/style.css',
             'tests/test_packaging.py', 'tests/mnist/test_report.py',
             'tests/files_of_0_1/shared.npz',
