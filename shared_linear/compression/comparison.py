@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy
 
+from shared_linear.compression.regression import unit_of_errors
+
 Array = numpy.ndarray
 
 # Of an error that is reported, the part by which rounding may raise it; and
@@ -192,4 +194,5 @@ def error_and_cosine(
         (y * z).sum(1) / numpy.maximum(
             numpy.linalg.norm(y, axis=1) * numpy.linalg.norm(z, axis=1),
             1e-300) for y, z in zip(before, after, strict=True)])
-    return squares / (variance or 1.), float(cosines.mean())
+    size = sum(float((y * y).sum()) for y in before)
+    return squares / unit_of_errors(variance, size), float(cosines.mean())

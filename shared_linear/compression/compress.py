@@ -12,11 +12,13 @@ from chainer import backend
 from shared_linear.compression import calibration, capture
 from shared_linear.compression.report import Report
 from shared_linear.compression.work import Compression
+from shared_linear.layers import checks
 
 Array = numpy.ndarray
 
 KINDS = 'parameters', 'operations', 'bytes'
 BATCH_SIZE = 500
+MOST_BATCHES = 200
 # One example of so many is held out.
 HELD_OUT = 10
 
@@ -114,8 +116,9 @@ def compress(
 
     """
     _check_arguments(model, budget, of)
+    seed = checks.check_seed(seed)
     batches = [
-        batch for batch in calibration.iterate_batches(x, BATCH_SIZE)
+        batch for batch in calibration.iterate_batches(x, _batch_size(x))
         if len(batch)]
     masks = _masks(mask, x, batches)
     with capture.same_random_numbers(model) as wind_back:
@@ -124,6 +127,12 @@ def compress(
             model, batches, masks, hold_out(batches), exclude, wind_back,
             seed, n_sweeps, progress)
         return work.compress(work.measure(), float(budget), of)
+
+
+def _batch_size(x):
+    """Each batch has threads of its own: there are not too many."""
+    count = len(x) if hasattr(x, '__len__') else 0
+    return max(BATCH_SIZE, -(-count // MOST_BATCHES))
 
 
 def _check_arguments(model, budget, of):

@@ -326,8 +326,8 @@ class Course:
             squares += float((difference ** 2).sum())
             ys.append(y[held])
         y = numpy.concatenate(ys).astype(numpy.float64)
-        variance = ((y - y.mean(0)) ** 2).sum() or (y * y).sum() or 1.
-        return squares / float(variance)
+        return squares / regression.unit_of_errors(
+            float(((y - y.mean(0)) ** 2).sum()), float((y * y).sum()))
 
     def _rows(self, i, stop):
         """Which rows of a batch are fitted to, and which are held out."""

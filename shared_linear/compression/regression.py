@@ -30,6 +30,9 @@ Array = numpy.ndarray
 # In units of the mean variance of an input.
 RIDGES = 1e-3, 1e-2, 1e-1, 1., 10.
 
+# Of outputs that vary by less, as a part of their squares, it is rounding.
+LEAST_VARIANCE = 1e-10
+
 
 class InputMap(NamedTuple):
 
@@ -131,7 +134,8 @@ class Covariances:
                 self.held_variance += float(
                     2 * b @ W @ held_out.x_mean + b @ b)
         # Errors are in units of the variance, also without a bias.
-        self.unit = spread or self.held_variance or 1.
+        self.unit = unit_of_errors(
+            spread, self.held_variance + float(self.y_mean @ self.y_mean))
         self.scale = self.S.trace() / len(self.S) or 1.
 
     def normal(self, fold: InputMap, ridge: float) -> tuple[Array, Array]:
@@ -191,9 +195,9 @@ class Samples:
         self.variance = float((self.y ** 2).sum(dtype=numpy.float64)) / len(y)
         self.held_variance = float(
             (self.held_y ** 2).sum(dtype=numpy.float64)) / len(held_y)
-        self.unit = float(
-            held_y.var(0, dtype=numpy.float64).sum()
-            or self.held_variance or 1.)
+        self.unit = unit_of_errors(
+            float(held_y.var(0, dtype=numpy.float64).sum()),
+            self.held_variance + float(self.y_mean @ self.y_mean))
         self.scale = float(
             numpy.einsum('ij,ij->', self.x, self.x, dtype=numpy.float64)
             / self.x.size) or 1.
@@ -239,6 +243,11 @@ class Samples:
 
     def mean(self, fold: InputMap) -> Array:
         return fold.rows(self.x_mean)
+
+
+def unit_of_errors(variance: float, size: float) -> float:
+    """The variance of outputs, or, where they hardly vary, their size."""
+    return variance if variance > LEAST_VARIANCE * size else size or 1.
 
 
 Problem = Covariances | Samples

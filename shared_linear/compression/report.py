@@ -172,7 +172,9 @@ class Report:
         lines.append('{:.1f} times fewer parameters, {:.1f} times fewer FLOPs '
                      'in these layers'.format(
                          self.compression, self.dense_flops / self.flops))
-        if self.n_held_out:
+        if self.n_held_out and math.isnan(self.error):
+            lines.append('the model gives no numbers to compare')
+        elif self.n_held_out:
             lines.append(
                 'on {:,} inputs that were held out: error of the outputs '
                 '{:.2%} of their variance, mean cosine {:.4f}'.format(

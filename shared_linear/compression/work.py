@@ -186,9 +186,8 @@ class Compression:
             return sum(each.values()), sum(each[p] for p in self.layers)
         size = {'parameters': lambda a: a.size, 'bytes': lambda a: a.nbytes}
         count = size[of]
-        parameters = {id(p): p.array for p in self.original.params()}
         return (
-            sum(count(array) for array in parameters.values()),
+            sum(map(count, _arrays(self.original))),
             sum(count(layer.W) + (0 if layer.b is None else count(layer.b))
                 for layer in self.layers.values()))
 
@@ -307,6 +306,8 @@ class Compression:
         rows = self.course.rows_per_input
         layers = []
         for path, link in self.dense.items():
+            if not link.W.is_initialized:
+                continue  # It is never called.
             outcome = built.outcomes.get(path)
             new = links[path]
             layers.append(LayerReport(
@@ -352,7 +353,7 @@ def _largest_others(model, layers, of):
 def _bytes(model, n_bits):
     """Bytes of the parameters, and of the orders of inputs that are kept."""
     total = 0
-    for array in {id(p): p.array for p in model.params()}.values():
+    for array in _arrays(model):
         quantized = n_bits is not None and array.ndim > 1
         total += (array.size * n_bits // 8 + 4 * len(array)) if quantized \
             else array.nbytes
@@ -362,4 +363,10 @@ def _bytes(model, n_bits):
 
 
 def _count(link):
-    return sum({id(p): p.size for p in link.params()}.values())
+    return sum(array.size for array in _arrays(link))
+
+
+def _arrays(link):
+    """Of the parameters that there are, each once."""
+    parameters = {id(p): p for p in link.params(include_uninit=False)}
+    return [parameter.array for parameter in parameters.values()]

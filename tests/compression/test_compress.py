@@ -594,6 +594,7 @@ def test_copies_pickles_and_onnx(tmp_path):
     ((inputs(), .5), {'mask': numpy.ones((600, 7), bool)}, ValueError,
      'no layer has such'),
     ((inputs(), 1e-3), {}, ValueError, 'cannot be met'),
+    ((inputs(), .5), {'seed': -1}, ValueError, 'seed'),
 ])
 def test_bad_arguments(args, kwargs, error, words):
     model = MLP()
@@ -610,6 +611,44 @@ def test_bad_models():
         sl.compress(chainer.Sequential(F.relu), inputs(), .5)
     with pytest.raises(ValueError, match='no weight yet'):
         sl.compress(chainer.Sequential(L.Linear(None, 5)), inputs(), .5)
+
+
+def test_layers_that_do_nothing():
+    """What hardly varies is rounding, and no error."""
+    for name in 'l1', 'l2':
+        model = MLP()
+        model[name].W.array[...] = 0
+        new, report = sl.compress(model, inputs(), .4)
+        assert report.error < 1e-6
+        numpy.testing.assert_allclose(
+            outputs(new, inputs()), outputs(model, inputs()), rtol=1e-3,
+            atol=1e-3)
+    new, report = sl.compress(MLP(), numpy.ones_like(inputs()), .4)
+    assert report.error < 1e-6
+
+
+def test_a_layer_without_sizes_that_is_never_called():
+    class Model(MLP):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.lazy = L.Linear(None, 5)
+
+    new, report = sl.compress(Model(), inputs(), .4)
+    assert [layer.path for layer in report.layers] == ['/l1', '/l2', '/l3']
+    assert not new.lazy.W.is_initialized
+
+
+def test_a_model_that_gives_classes():
+    class Model(MLP):
+        def forward(self, x):
+            return super().forward(x).array.argmax(1)
+
+    new, report = sl.compress(Model(), inputs(), .4)
+    assert numpy.isnan(report.error)
+    assert 'no numbers to compare' in str(report)
+    same = (new(inputs()) == Model()(inputs())).mean()
+    assert same > .8
 
 
 def test_progress_is_of_the_whole(capsys):
