@@ -2,8 +2,8 @@
 
 The network is 784 -> 1000 -> 900 -> 10, the weight of its second layer shared
 by ten tiles. In the file that layer is a sum over the tiles and the small
-product. Beside it goes the dense network that computes the same, for its size
-and its time.
+product. Beside it go the same network in 8 bits, its weights stored as
+integers, and the dense network that computes the same, for size and time.
 """
 import argparse
 import sys
@@ -19,6 +19,8 @@ import numpy  # noqa: E402
 from mnist.data import load_digits  # noqa: E402
 from mnist.errors import UserError  # noqa: E402
 from mnist.network import MLP, N_PIXELS  # noqa: E402
+
+from shared_linear import surgery  # noqa: E402
 
 BATCH = 100
 
@@ -51,7 +53,7 @@ def parse(argv):
         '--n-tiles', type=at_least_one, default=10,
         help='Tiles of the second layer; they divide 1000')
     parser.add_argument(
-        '--out', '-o', default='result', help='Folder of the two files')
+        '--out', '-o', default='result', help='Folder of the files')
     return parser.parse_args(argv, argparse.Namespace(data=None))
 
 
@@ -97,6 +99,13 @@ def make_dense(network):
     return dense
 
 
+def quantize(network, images):
+    """A copy, whose activations have the range of these images."""
+    quantized = network.copy(mode='copy')
+    surgery.quantize(quantized, images)
+    return quantized
+
+
 def export(network, path):
     x = numpy.zeros((1, N_PIXELS), numpy.float32)
     try:
@@ -123,7 +132,7 @@ def compare(networks, out, digits):
     rows = [('', *networks)]
     columns = []
     for name, network in networks.items():
-        path = out / 'mnist_{}.onnx'.format(name)
+        path = out / 'mnist_{}.onnx'.format(name.replace(' ', '_'))
         export(network, path)
         expected = run_chainer(network, images)
         scores, seconds = run_onnx(path, images)
@@ -136,9 +145,9 @@ def compare(networks, out, digits):
             *accuracies, '{:.1e}'.format(abs(scores - expected).max()),
             '{:.2f} ms'.format(1000 * seconds)])
     names = [
-        'file', 'bytes', 'weights of the second layer',
+        'file', 'bytes', 'weights of layer 2',
         'accuracy in Chainer', 'accuracy in onnxruntime',
-        'largest difference of a score',
+        'largest difference',
         'onnxruntime, {} digits'.format(BATCH)]
     rows += zip(names, *columns, strict=True)
     return format_table(rows)
@@ -167,8 +176,10 @@ def main(argv=None):
         print('# data:', digits.source, flush=True)
         train(network, digits, args.epoch)
         print()
-        print(compare(
-            {'shared': network, 'dense': make_dense(network)}, out, digits))
+        calibration = numpy.asarray(digits.train._datasets[0][:1000])
+        print(compare({
+            'shared': network, 'int8': quantize(network, calibration),
+            'dense': make_dense(network)}, out, digits))
     except UserError as e:
         print('export_onnx.py: error:', ' '.join(str(e).splitlines()),
               file=sys.stderr)
