@@ -47,21 +47,21 @@ WIDE = pytest.mark.parametrize('link_class, in_size, out_size, arguments', [
 @WIDE
 def test_deviation_is_that_of_the_dense_layer(
         initialW, link_class, in_size, out_size, arguments):
-    link = link_class(in_size, out_size, initialW=initialW, **arguments)
+    W = link_class(
+        in_size, out_size, initialW=initialW, **arguments).W.array
     V = L.Linear(in_size, out_size, initialW=initialW).W.array
-    for W in (link.W.array, link.copy('init').W.array):
-        # Of N normal samples the deviation is known to 1 / sqrt(2 N): 5 of
-        # them.
-        margin = 5 * (1 / (2 * W.size) + 1 / (2 * V.size)) ** .5
-        assert W.std() == pytest.approx(V.std(), rel=margin)
-        assert abs(W.mean()) < 5 * W.std() / W.size ** .5
+    # Of N normal samples the deviation is known to 1 / sqrt(2 N): 5 of them.
+    margin = 5 * (1 / (2 * W.size) + 1 / (2 * V.size)) ** .5
+    assert W.std() == pytest.approx(V.std(), rel=margin)
+    assert abs(W.mean()) < 5 * W.std() / W.size ** .5
 
 
 @WIDE
 def test_default_deviation(link_class, in_size, out_size, arguments):
-    W = link_class(in_size, out_size, **arguments).W.array
-    assert W.std() == pytest.approx(
-        in_size ** -.5, rel=5 / (2 * W.size) ** .5)
+    link = link_class(in_size, out_size, **arguments)
+    for W in (link.W.array, link.copy('init').W.array):
+        assert W.std() == pytest.approx(
+            in_size ** -.5, rel=5 / (2 * W.size) ** .5)
 
 
 @pytest.mark.parametrize('link_class, arguments', [

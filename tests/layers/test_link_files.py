@@ -121,8 +121,11 @@ def test_optimizer_and_lazy_model_resume(file_format, kind):
         return model, optimizers.Adam(0.05).setup(model)
 
     def step(model, optimizer):
-        optimizer.update(lambda: F.sum((model(X) - 1) ** 2))
-        return float(F.sum((model(X) - 1) ** 2).array)
+        loss = F.sum((model(X) - 1) ** 2)
+        model.cleargrads()
+        loss.backward()
+        optimizer.update()
+        return float(loss.array)
 
     model, optimizer = start()
     first = step(model, optimizer)
