@@ -42,9 +42,10 @@ def write_atomically(
     """
     target = Path(os.path.realpath(path))
     try:
-        before = _status(target)
+        before = _status(Path(os.fsdecode(path)))
         if before is not None and not stat.S_ISREG(before.st_mode):
-            with open(target, 'wb') as file:
+            # By its own name: a pipe behind /dev/stdout has no other.
+            with open(path, 'wb') as file:
                 write(file)
             return
         if before is not None and not os.access(target, os.W_OK):

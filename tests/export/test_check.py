@@ -1,6 +1,7 @@
 """A file that computes something else is refused, and the function named."""
 import os
 import stat
+import subprocess
 import sys
 import threading
 
@@ -143,6 +144,18 @@ class TestOfWhatIsNoFunction:
         with pytest.raises(sl.onnx.ExportError, match=(
                 'numbers that are drawn at random, or computed from x')):
             sl.onnx.export(Computed(forward), x, path)
+
+    def test_floor_division(self, path):
+        model = Computed(lambda self, x: chainer.as_variable(x) // 2)
+        with pytest.raises(sl.onnx.ExportError):
+            sl.onnx.export(model, normal(2, 3), path)
+
+    def test_input_that_is_not_used(self, path):
+        model = Computed(lambda self, x, t: F.relu(x))
+        sl.onnx.export(model, (normal(2, 3), normal(2, 3)), path)
+        x = normal(4, 3)
+        y, = run(path, x_0=x, x_1=x)
+        assert (y == numpy.maximum(x, 0)).all()
 
     def test_condition_that_is_an_input(self, path):
         model = Computed(lambda self, c, x: F.where(c, x, -x))
@@ -331,6 +344,14 @@ class TestOfTheFile:
         thread.join(10)
         assert onnx.load_from_string(read[0]) == proto
         assert stat.S_ISFIFO(path.stat().st_mode)
+
+    def test_standard_output(self):
+        done = subprocess.run(
+            [sys.executable, '-c', 'import numpy, shared_linear as sl\n'
+             'sl.onnx.export(sl.SharedLinear(4, 3, n_tiles=2), numpy.ones('
+             '(2, 4), numpy.float32), "/dev/stdout")'],
+            stdout=subprocess.PIPE, check=True)
+        assert onnx.load_from_string(done.stdout).graph.node
 
     @pytest.mark.parametrize('mode', [0o600, 0o640, 0o666])
     def test_mode_stays(self, path, mode):
