@@ -5,6 +5,7 @@ import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import chainer
 import numpy
 from chainer import backend, variable
 from chainer.dataset import iterator as iterator_module
@@ -384,7 +385,8 @@ def _stack(batch):
     if not inputs:
         return numpy.empty((0, 0))
     xp = backend.get_array_module(*inputs)
-    return xp.stack([xp.asarray(e) for e in inputs])
+    with chainer.using_device(backend.get_device_from_array(*inputs)):
+        return xp.stack([xp.asarray(e) for e in inputs])
 
 
 def repeatable(x: Any) -> Any:

@@ -170,7 +170,10 @@ def _masks(mask: Any, x: Any, batches: list[Any]) -> list[Array] | None:
     if mask is None:
         return None
     if callable(mask):
-        masks = [_cpu(mask(batch)) for batch in batches]
+        masks = []
+        for batch in batches:
+            with chainer.using_device(backend.get_device_from_array(batch)):
+                masks.append(_cpu(mask(batch)))
     else:
         mask = _cpu(chainer.as_array(mask))
         if len(mask) != sum(map(len, batches)) or not hasattr(x, 'shape'):

@@ -50,7 +50,8 @@ CONVERSIONS = {
 }
 
 
-@pytest.mark.parametrize('of_x', ['@numpy', '@cupy:0', '@cupy:1', 'dataset'])
+@pytest.mark.parametrize('of_x', [
+    '@numpy', '@cupy:0', '@cupy:1', 'dataset', 'dataset on @cupy:0'])
 @pytest.mark.parametrize('kind', CONVERSIONS)
 def test_it_is_what_a_model_on_the_cpu_becomes(some_gpu, kind, of_x):
     if of_x == '@cupy:1' and some_gpu.device.id == 0:
@@ -58,8 +59,9 @@ def test_it_is_what_a_model_on_the_cpu_becomes(some_gpu, kind, of_x):
     model = make_model()
     expected, said = CONVERSIONS[kind](model, X)
     model.to_device(some_gpu)
-    if of_x == 'dataset':
-        there = some_gpu.send(X)
+    if 'dataset' in of_x:
+        there = (chainer.get_device('@cupy:0') if '0' in of_x
+                 else some_gpu).send(X)
         x = [(there[i], i) for i in range(len(X))]
     else:
         x = chainer.get_device(of_x).send(X)
@@ -82,6 +84,19 @@ def test_it_is_what_a_model_on_the_cpu_becomes(some_gpu, kind, of_x):
     with chainer.using_config('train', False):
         numpy.testing.assert_allclose(
             CPU.send(y.array), expected(X).array, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize('of_x', ['@numpy', '@cupy:0', 'there'])
+def test_a_mask_is_made_where_the_inputs_are(some_gpu, of_x):
+    """And the inputs are then sent to the model."""
+    def mask(batch):
+        return batch[:, 0] > batch.mean()
+
+    model = make_model()
+    _, said = sl.compress(model, X, budget=.5, mask=mask)
+    x = (some_gpu if of_x == 'there' else chainer.get_device(of_x)).send(X)
+    _, report = sl.compress(model.to_device(some_gpu), x, .5, mask=mask)
+    assert report.parameters == said.parameters
 
 
 @pytest.mark.parametrize('kind', CONVERSIONS)

@@ -13,6 +13,7 @@ from gpus import keep_busy, launches_wait
 from links import FROM_LINEAR, FROM_PARAMS, LINKS, ORDER, WITH_ORDER
 
 import shared_linear as sl
+from shared_linear import surgery
 
 pytestmark = pytest.mark.gpu
 ALL = {**LINKS, **WITH_ORDER}
@@ -170,6 +171,23 @@ def test_from_params(some_gpu, kind):
     expected = to_numpy(link(x))
     other = FROM_PARAMS[kind](link.to_device(some_gpu))
     assert_close(other.to_device(some_gpu)(some_gpu.send(x)), expected)
+
+
+@every_link
+def test_batch_normalization_folds_into_it(some_gpu, kind):
+    model = chainer.Sequential(ALL[kind](), L.BatchNormalization(6))
+    x = draw(8, 24)
+    for _ in range(3):
+        model(x)
+    with chainer.using_config('train', False):
+        expected = to_numpy(model(x))
+        said = surgery.fold_batch_normalization(copy.deepcopy(model), x)
+        model.to_device(some_gpu)
+        report = surgery.fold_batch_normalization(model, some_gpu.send(x))
+        assert str(report) == str(said)
+        assert_all_on(model, some_gpu)
+        with chainer.using_device(some_gpu):
+            assert_close(model(some_gpu.send(x)), expected)
 
 
 def test_fold_and_tile(some_gpu):
