@@ -21,5 +21,6 @@ def close_text_files(source: Source) -> None:
     """
     source.replace(
         '\n\n    def close(self):\n',
-        "\n    def __del__(self): vars(self).get('_fps') and self.close()"
+        "\n    def __del__(self): [fp.close() for fp in "
+        "vars(self).get('_fps') or () if fp is not None]"
         '\n    def close(self):\n')
