@@ -17,7 +17,7 @@ import chainer.links as L
 from chainer import training
 from chainer.training import extensions
 
-from mnist import command, console, report, seeds, summary
+from mnist import command, console, options, report, seeds, summary
 from mnist.curves import DrawCurves
 from mnist.evaluation import EvaluateEveryDigit
 from mnist.log import LogReport
@@ -57,7 +57,7 @@ def train(args: Namespace, run: Run) -> None:
 
     # Set up an optimizer, which steps along the mean gradient of the
     # processes.
-    adam = chainer.optimizers.Adam()
+    adam = options.OPTIMIZERS[args.optimizer]()
     adam.setup(model)
     optimizer = processes.average_gradients(adam)
 

@@ -2,8 +2,11 @@
 
 Times optimizer.update of 784 -> 1000 -> 900 -> 10 with Adam: forward,
 backward and the update of the parameters. The second layer (1000 -> 900) is
-shared by n tiles, or the same by repeating its weight, or dense.
+shared by n tiles, or the same by repeating its weight, or dense. Where
+PyTorch is installed, the same network there: dense, tiled, and folded by
+hand, with its Adam, and folded with its fused Adam.
 """
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -54,6 +57,78 @@ def training_step(kind, n_tiles, x, t, device):
         optimizer.update()
         mark('step')
     return model, run
+
+
+def torch_network(kind, shared):
+    """The network in PyTorch, with the weights of the shared one."""
+    import torch
+    from torch import nn
+
+    class Second(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.n_tiles = shared.l2.n_tiles
+            W = torch.tensor(harness.to_numpy(shared.l2.W.array))
+            if kind == 'torch dense':
+                W = W.repeat(1, self.n_tiles)
+            self.W = nn.Parameter(W)
+
+        def forward(self, x):
+            W = self.W
+            if kind == 'torch tile':
+                W = W.repeat(1, self.n_tiles)
+            elif kind.startswith('torch fold'):
+                x = x.view(len(x), self.n_tiles, -1).sum(1)
+            return nn.functional.linear(x, W)
+
+    def dense(link):
+        layer = nn.Linear(*reversed(link.W.shape))
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(harness.to_numpy(link.W.array)))
+            layer.bias.copy_(torch.tensor(harness.to_numpy(link.b.array)))
+        return layer
+
+    return nn.Sequential(
+        dense(shared.l1), nn.ReLU(), Second(), nn.ReLU(), dense(shared.l3))
+
+
+TORCH = {
+    # By name, whether Adam is the fused one.
+    'torch dense': False, 'torch tile': False, 'torch fold': False,
+    'torch fold, fused Adam': True}
+
+
+def torch_step(kind, shared, x, t):
+    """A step in PyTorch, as :func:`training_step`."""
+    import torch
+    torch.set_num_threads(int(harness.os.environ['OMP_NUM_THREADS']))
+    x, t = torch.tensor(x), torch.tensor(t, dtype=torch.long)
+    network = torch_network(kind, shared)
+    # Chainer's Adam steps along the same moments with the same numbers.
+    adam = torch.optim.Adam(
+        network.parameters(), lr=1e-3, eps=1e-8, fused=TORCH[kind])
+
+    def run(mark):
+        loss = torch.nn.functional.cross_entropy(network(x), t)
+        mark('forward')
+        adam.zero_grad()
+        loss.backward()
+        mark('forward + backward')
+        adam.step()
+        mark('step')
+    return network, run
+
+
+def check_torch(network, shared, x):
+    """The network in PyTorch agrees with the shared one."""
+    import torch
+    with torch.no_grad(), chainer.using_config('train', False), \
+            chainer.no_backprop_mode():
+        harness.check_close(
+            network(torch.tensor(x)).numpy(),
+            harness.to_numpy(shared.predictor(x).array).astype('d'),
+            'a network in PyTorch against the shared one')
 
 
 def check(shared, tile, x):
@@ -114,15 +189,17 @@ def shares_of_a_step(kind, n_tiles, x, t, device, steps=20, clock=None):
 def plot(results, path):
     figure, ((axis,),) = harness.new_figure()
     batches = sorted({r['batch'] for r in results})
-    for i, kind in enumerate(KINDS):
+    kinds = list(dict.fromkeys(r['kind'] for r in results))
+    width = .8 / len(kinds)
+    for i, kind in enumerate(kinds):
         values = [
             next(r for r in results
                  if (r['kind'], r['batch']) == (kind, batch))
             for batch in batches]
         axis.bar(
-            numpy.arange(len(batches)) + (i - 1) * .27,
+            numpy.arange(len(batches)) + (i - (len(kinds) - 1) / 2) * width,
             [v['step seconds']['median'] / v['dense seconds']
-             for v in values], width=.25, label=kind)
+             for v in values], width=.9 * width, label=kind)
     axis.axhline(1, color='k', lw=.5)
     axis.set(
         xticks=range(len(batches)), xticklabels=batches, xlabel='batch',
@@ -140,8 +217,13 @@ def main(argv=None):
         parser.add_argument(
             '--seconds', type=float, default=8,
             help='time for each batch size (default: 8)')
+        parser.add_argument(
+            '--no-torch', action='store_true',
+            help='leave PyTorch out, although it is installed')
 
     args = harness.parse_args(__doc__.splitlines()[0], argv, add_arguments)
+    with_torch = not args.no_torch and args.device.xp is numpy and (
+        importlib.util.find_spec('torch') is not None)
     random = numpy.random.RandomState(0)
     results = []
     rows = []
@@ -153,29 +235,41 @@ def main(argv=None):
             kind: training_step(kind, args.n_tiles, x, t, args.device)
             for kind in KINDS}
         check(steps['shared'][0], steps['tile'][0], x)
+        if with_torch:
+            shared = steps['shared'][0]
+            steps.update({
+                kind: torch_step(kind, shared.predictor, x, t)
+                for kind in TORCH})
+            for kind in TORCH:
+                check_torch(steps[kind][0], shared, x)
         timings = harness.compare(
             {kind: run for kind, (_, run) in steps.items()}, args.device,
             seconds=args.seconds)
-        for kind in KINDS:
+        for kind in steps:
             step = timings.seconds(kind, 'step')
             ratio = timings.ratio('dense', kind, 'step')
-            shares = shares_of_a_step(
+            shares = {} if kind in TORCH else shares_of_a_step(
                 kind, args.n_tiles, x, t, args.device)
             results.append({
                 'batch': batch, 'kind': kind, 'n_tiles': args.n_tiles,
                 'step seconds': step._asdict(),
                 'dense seconds': timings.seconds('dense', 'step').median,
                 'dense / this': ratio._asdict(),
+                'this / shared': timings.ratio(
+                    kind, 'shared', 'step')._asdict(),
                 'seconds by function': shares,
             })
             rows.append([
                 'batch {}, {}'.format(batch, kind),
                 *(harness.milliseconds(timings.seconds(kind, part))
                   for part in ('forward', 'forward + backward', 'step')),
-                harness.times(ratio)])
-            tables.append(('batch {}, {}'.format(batch, kind), shares))
+                harness.times(ratio),
+                harness.times(timings.ratio(kind, 'shared', 'step'))])
+            if shares:
+                tables.append(('batch {}, {}'.format(batch, kind), shares))
     harness.print_table(
-        ['network', 'forward ms', '+ backward', '+ Adam = step', 'dense /'],
+        ['network', 'forward ms', '+ backward', '+ Adam = step', 'dense /',
+         '/ shared'],
         rows)
     print()
     names = sorted(

@@ -162,6 +162,8 @@ def _describe(
 # Of the graph, in the same units: a row per function.
 ROW, BOX = 74, 34
 PARAMETER_WIDTH, FUNCTION_LEFT, FUNCTION_WIDTH = 118, 152, 224
+# Of a function, as many as fit its box in any of the fonts.
+MAX_LETTERS = 30
 
 
 def draw_graph(steps: Sequence[Step]) -> Markup:
@@ -213,7 +215,11 @@ def draw_graph(steps: Sequence[Step]) -> Markup:
             'rect', x=FUNCTION_LEFT, y=top(i), width=FUNCTION_WIDTH,
             height=BOX, rx=5, class_='function'))
         drawn.append(tag(
-            'text', step.kind, x=center, y=middle + 4, class_='function'))
+            'text', step.kind, x=center, y=middle + 4, class_='function',
+            # A long one is drawn together, rather than out of its box.
+            **({'textLength': FUNCTION_WIDTH - 12,
+                'lengthAdjust': 'spacingAndGlyphs'}
+               if len(step.kind) > MAX_LETTERS else {})))
     end = top(len(steps) - 1) + BOX
     drawn.append(_arrow(f'M{center} {end}V{end + 32}'))
     drawn.append(tag(

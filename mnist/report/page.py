@@ -402,7 +402,6 @@ def _settings(run: Run) -> Markup:
             del settings[name.replace('_', '-')]
     if run.n_processes > 1:
         settings['processes'] = str(run.n_processes)
-    settings['optimizer'] = 'Adam'
     settings['training digits'] = f'{run.n_training:,}'
     settings['test digits'] = f'{len(run.reading.labels):,}'
     if run.snapshot is not None:

@@ -254,7 +254,7 @@ def test_errors_before_training(options, tmp_path):
         '/nowhere: no such folder': ['--data', '/nowhere'],
         f'--out {tmp_path}/file: cannot write': ['-o', tmp_path / 'file'],
         '--n-tiles 7 with --unit 20': ['--n-tiles', 7],
-        'not enough memory, try a smaller --batchsize or --unit (':
+        '--unit 20000000000000 --out-unit 10 --n-tiles 5: not enough memory':
             ['--unit', 20_000_000_000_000],
         'nothing to resume from: ': ['-o', tmp_path / 'nothing', '-r'],
         '--data has 1 digits to test on, which are too few for 2 processes':

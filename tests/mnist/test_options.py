@@ -9,7 +9,8 @@ def test_defaults():
         'batchsize': 100, 'epoch': 20, 'frequency': 1, 'device': '-1',
         'out': 'result', 'resume': None, 'unit': 1000, 'out_unit': 900,
         'n_tiles': 10, 'n_blocks': 10, 'rank': 20, 'order': None,
-        'first_tiles': None, 'layer': 'shared', 'seed': 0, 'data': None,
+        'first_tiles': None, 'layer': 'shared', 'seed': 0,
+        'optimizer': 'adam', 'data': None,
         'communicator': None, 'no_plots': False, 'no_report': False,
         'command': []}
 

@@ -161,6 +161,14 @@ def test_pages_of_other_layers_are_drawn(tab, other_page, width):
         natural and w >= 40 and h >= 8 and right <= width
         for natural, w, h, right in sizes)
     assert tab.run(CONTRAST)[0][0] >= 4.5
+    # What stands in a box of the graph does not stand out of it.
+    texts, boxes = (tab.run(f"""
+        [...document.querySelectorAll('#graph {name}.function')].map(
+          e => (b => [b.left, b.right])(e.getBoundingClientRect()))""")
+        for name in ('text', 'rect'))
+    assert len(texts) == len(boxes) >= 5
+    for text, box in zip(texts, boxes, strict=True):
+        assert box[0] < text[0] < text[1] < box[1]
 
 
 def test_the_confusion_matrix_fits_a_phone(tab, page):
