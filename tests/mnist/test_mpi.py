@@ -532,6 +532,23 @@ def test_mpi4py_is_missing(refused, monkeypatch):
     assert 'apt-get install openmpi-bin' in line
 
 
+def test_mpi4py_finds_no_mpi(refused, monkeypatch):
+    """It raises RuntimeError then, of more than one line."""
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == 'mpi4py.MPI':
+                raise RuntimeError('cannot load MPI library\nlibmpi.so: gone')
+
+    pytest.importorskip('mpi4py')
+    for name in [n for n in sys.modules if n.startswith('mpi4py.MPI')]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr('mpi4py.MPI', raising=False)
+    monkeypatch.setattr(sys, 'meta_path', [Finder(), *sys.meta_path])
+    line = refused('--communicator', 'naive', '--no-plots')
+    assert 'needs mpi4py and MPI (cannot load MPI library libmpi.so: ' in line
+    assert 'pip install ".[mpi]" brings both' in line
+
+
 def test_mpi_is_not_asked_for_without_a_communicator(options, tmp_path):
     code = '''if True:
         import sys
