@@ -2,9 +2,10 @@
 
 Times optimizer.update of 784 -> 1000 -> 900 -> 10 with Adam: forward,
 backward and the update of the parameters. The second layer (1000 -> 900) is
-shared by n tiles, or the same by repeating its weight, or dense. Where
-PyTorch is installed, the same network there: dense, tiled, and folded by
-hand, with its Adam, and folded with its fused Adam.
+shared by n tiles, with Chainer's Adam and with the same in blocks, or the
+same by repeating its weight, or dense. Where PyTorch is installed, the same
+network there: dense, tiled, and folded by hand, with its Adam, and folded
+with its fused Adam.
 """
 import importlib.util
 import sys
@@ -17,6 +18,7 @@ from benchmarks import harness  # noqa: E402  isort: skip
 import numpy  # noqa: E402
 
 from benchmarks.layer_speed import TiledLinear  # noqa: E402
+from mnist.blocked_adam import BlockedAdam  # noqa: E402
 from mnist.network import MLP  # noqa: E402
 
 import chainer  # noqa: E402  isort: skip
@@ -24,7 +26,7 @@ import chainer.links as L  # noqa: E402  isort: skip
 from chainer import optimizers  # noqa: E402  isort: skip
 
 N_UNITS, N_OUT_UNITS = 1000, 900
-KINDS = ['shared', 'tile', 'dense']
+KINDS = ['shared', 'shared, Adam in blocks', 'tile', 'dense']
 
 
 def make_network(kind, n_tiles, device):
@@ -39,7 +41,8 @@ def make_network(kind, n_tiles, device):
         with model.init_scope():
             model.l2 = tiled
     model = L.Classifier(model).to_device(device)
-    optimizer = optimizers.Adam()
+    optimizer = (
+        BlockedAdam() if kind.endswith('in blocks') else optimizers.Adam())
     optimizer.setup(model)
     return model, optimizer
 

@@ -93,9 +93,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--first-tiles', type=_divisor_of_pixels, default=argparse.SUPPRESS,
         help='Tiles of the pixels that share the first layer\'s weight, a '
         f'divisor of {N_PIXELS}; needs --order (default: {FIRST_TILES})')
-    add('--optimizer', choices=list(OPTIMIZERS), default='adam',
-        help='Chainer\'s Adam, or the same in blocks: quicker on the CPU, '
-        'with the same results, so that one may go on with the other')
+    add('--optimizer', choices=list(OPTIMIZERS), default='blocked-adam',
+        help='Adam in blocks of weights, quicker on the CPU, or Chainer\'s '
+        'own: the results are the same, bit for bit, and a run may go on '
+        'with the other')
     add('--seed', type=_seed, default=0,
         help='Seed of every random number: on the CPU the same seed gives '
         'the same network, bit for bit')

@@ -10,7 +10,7 @@ def test_defaults():
         'out': 'result', 'resume': None, 'unit': 1000, 'out_unit': 900,
         'n_tiles': 10, 'n_blocks': 10, 'rank': 20, 'order': None,
         'first_tiles': None, 'layer': 'shared', 'seed': 0,
-        'optimizer': 'adam', 'data': None,
+        'optimizer': 'blocked-adam', 'data': None,
         'communicator': None, 'no_plots': False, 'no_report': False,
         'command': []}
 
