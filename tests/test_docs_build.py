@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
 PAGES = (
-    'index', 'tutorial', 'algebra', 'measured', 'machines', 'stacks', 'api',
-    'changelog')
+    'index', 'tutorial', 'algebra', 'measured', 'machines', 'programs',
+    'stacks', 'api', 'changelog')
 
 
 @pytest.fixture(scope='module')
