@@ -165,19 +165,20 @@ def traced_freely(
     runs = Runs(run)
     axes = dynamic.axes
     # Of the given sizes, but for a batch of no rows.
-    begin = [(a, a.size or a.first) for a in axes]
-    first = run(_sizes(begin), False)
+    begin = {a.name: a.size or a.first for a in axes}
+    given = _sizes((a, begin[a.name]) for a in axes)
+    first = run(given, False)
     dynamic.check_outputs(first)
     if check:
-        _check_constants(onnx, runs, first, _sizes(begin))
+        _check_constants(onnx, runs, first, given)
     where = 'as given'
     reason = dynamic.reason
     checks = [(first, '')]
     proto = first.proto
     while axes:
         try:
-            proto, second = _free(onnx, runs, axes, first, dict(begin_of(
-                begin, axes)), dynamic.outputs)
+            proto, second = _free(
+                onnx, runs, axes, first, begin, dynamic.outputs)
         except Frozen as e:
             if all(a.asked for a in axes) or len(axes) == 1 and axes[0].asked:
                 raise ExportError(
@@ -186,7 +187,7 @@ def traced_freely(
                         ', '.join(repr(a.name) for a in axes), e)) from e
             reason = str(e)
             where = 'at {}'.format(*(
-                a.size or a.first for a in axes if not a.asked))
+                begin[a.name] for a in axes if not a.asked))
             axes = [a for a in axes if a.asked]
             continue
         checks.append(second)
@@ -195,12 +196,6 @@ def traced_freely(
         warnings.warn('the batch size in the file is frozen {}: {}'.format(
             where, reason), stacklevel=3)
     return proto, checks
-
-
-def begin_of(
-        begin: Iterable[tuple[Axis, int]], axes: Sequence[Axis],
-) -> Iterable[tuple[str, int]]:
-    return ((a.name, size) for a, size in begin if a in axes)
 
 
 def _free(

@@ -76,8 +76,8 @@ def stacking(axis: int, fewest: dict[int, list[int]]) -> Convert:
     return convert
 
 
-def convert_hstack(nodes: Nodes) -> str:
-    return stacking(int(nodes.ndim > 1), {0: [0]})(nodes)  # type: ignore[return-value]
+def convert_hstack(nodes: Nodes) -> str | Sequence[str]:
+    return stacking(int(nodes.ndim > 1), {0: [0]})(nodes)
 
 
 def convert_stack(nodes: Nodes) -> str:
