@@ -57,7 +57,7 @@ AIMS = {('1000-900', 15): (.05, 1.45), ('1000-900', 31): (.35, 1.62),
 def forms(curves, way):
     """The curves of a way alone."""
     def allowed(curve):
-        whole = curve._replace(errors=curve.errors[[0, -1]])
+        whole = curve._replace(errors=curve.errors[-1:])
         if way == 'together':
             return curve
         if way == 'tiles':

@@ -136,10 +136,16 @@ class Course:
                 {path: self._layers[path].link for path in paths}, rng)
             for path, gradient in gradients.items():
                 gradient = _cpu(gradient).astype(numpy.float64)
+                kept = ~self._held_out[i][::every]
+                if len(gradient) % len(kept) == 0:
+                    kept = numpy.repeat(kept, len(gradient) // len(kept))
+                else:
+                    kept = numpy.ones(len(gradient), bool)
                 if self._masks is not None:
                     mask = numpy.asarray(self._masks[i])[::every].ravel()
                     if mask.size == len(gradient):
-                        gradient = gradient[mask]
+                        kept = kept & mask
+                gradient = gradient[kept]
                 sums[path] += gradient.T @ gradient
         for path, M in sums.items():
             trace = M.trace()

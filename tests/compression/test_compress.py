@@ -10,6 +10,8 @@ import shared_linear as sl
 from shared_linear import surgery
 from shared_linear.compression import between, capture, compressing, memory
 from shared_linear.compression.comparison import Untrue
+from shared_linear.compression.compress import hold_out
+from shared_linear.compression.work import Compression
 
 import chainer  # isort: skip
 import chainer.functions as F  # isort: skip
@@ -473,6 +475,56 @@ def test_what_stays_and_why():
             r'budget of 0.1 cannot be met: the smallest that can is '
             r'0\.\d+. Of .* parameters, .* are not of .*: /embed 600')):
         sl.compress(model, ids, .1)
+
+
+@pytest.mark.parametrize('activation', [F.relu, F.tanh])
+def test_folds_alone_go_into_the_rows_before(activation):
+    """Behind ReLU units are scaled, too."""
+    model, x = MLP(), inputs()
+    model.activation = activation
+    batches = [x[:300], x[300:]]
+    with capture.same_random_numbers(model) as wind_back:
+        work = Compression(
+            model, batches, None, hold_out(batches), (), wind_back, 0)
+        curves = {
+            path: [c._replace(errors=c.errors[-1:]) for c in of_layer
+                   if c.n_units is None and (path != '/l2') == (
+                       c.n_tiles == 1)]
+            for path, of_layer in work.measure().items()}
+        new, report = work.compress(curves, .7, 'parameters')
+    assert isinstance(new.l2, sl.SharedLinear) and new.l2.order is None
+    assert report.layers[1].order == 'in /l1'
+    rows = [numpy.c_[link.W.array, link.b.array] for link in (
+        model.l1, new.l1)]
+    lengths = [numpy.linalg.norm(r, axis=1)[:, None] for r in rows]
+    cosines = (rows[1] / lengths[1]) @ (rows[0] / lengths[0]).T
+    assert (cosines.max(1) > 1 - 1e-5).all()
+    kept = (abs(rows[1] - rows[0][cosines.argmax(1)]) < 1e-5).all()
+    assert kept == (activation is F.tanh)
+    assert relative_error(model, new, held_out(x)) == pytest.approx(
+        report.error, rel=1e-3)
+
+
+def test_what_is_held_out_is_not_fitted_to():
+    """A little change of it changes nothing, and of the others all."""
+    x = inputs()
+    expected, report = sl.compress(MLP(), x, .4)
+    for first, same in ((9, True), (8, False)):
+        which = slice(first, None, 10)
+        changed = x.copy()
+        changed[which] *= numpy.float32(1.0001)
+        new, other = sl.compress(MLP(), changed, .4)
+        assert all((a.array == b.array).all() for a, b in zip(
+            new.params(), expected.params(), strict=True)) == same
+        assert other.error != report.error
+
+
+def test_the_error_is_that_on_other_inputs():
+    rng = numpy.random.RandomState(0)
+    model = MLP((60, 50, 40, 30))
+    x, other = (rng.normal(size=(n, 60)).astype('f') for n in (400, 3000))
+    new, report = sl.compress(model, x, .3)
+    assert 1 / 1.3 < report.error / relative_error(model, new, other) < 1.3
 
 
 def test_memory_is_announced(monkeypatch):
