@@ -6,9 +6,14 @@ import importlib.util
 import re
 from pathlib import Path
 
+import numpy
 import pytest
 
 import shared_linear
+
+import chainer  # isort: skip
+import chainer.functions as F  # isort: skip
+import chainer.links as L  # isort: skip
 
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
 PAGES = sorted(DOCS.glob('*.md'))
@@ -61,6 +66,24 @@ def test_examples_are_found():
     out = []
     runner.run(test, out=out.append)
     assert runner.failures == 1
+
+
+def test_the_example_of_the_readme(tmp_path, monkeypatch):
+    """With a trained model and inputs that take less time than the reader's.
+    """
+    pytest.importorskip('onnx', reason='needs the extra "onnx"')
+    readme = (DOCS.parent / 'README.md').read_text('utf-8')
+    code, = FENCED.findall(readme)
+    monkeypatch.chdir(tmp_path)
+    names = {
+        'trained': chainer.Sequential(
+            L.Linear(784, 60), F.relu, L.Linear(60, 10)),
+        'x': numpy.random.rand(300, 784).astype('f')}
+    exec(compile(code, 'README.md', 'exec'), names)
+    assert names['model'](names['x']).shape == (300, 10)
+    assert len(shared_linear.surgery.edits(names['model'])) == 1
+    assert names['new'].count_params() < names['trained'].count_params() / 14
+    assert (tmp_path / 'model.onnx').stat().st_size > 3_000_000
 
 
 def test_every_public_name_has_its_place_in_the_reference():
