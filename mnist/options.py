@@ -140,6 +140,15 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     return fixed
 
 
+def unused(args: argparse.Namespace) -> list[str]:
+    """Returns the flags that were given and that the kind of layer lacks."""
+    flags = {
+        '--' + name.replace('_', '-') for name in OF_LAYERS
+        if name not in LAYERS[args.layer].flags}
+    given = {word.partition('=')[0] for word in args.command}
+    return sorted(flags & given)
+
+
 def describe(args: argparse.Namespace) -> str:
     """Returns the network of the options in a few words."""
     second = LAYERS[args.layer].words.format(**vars(args))

@@ -85,6 +85,8 @@ class Run:
             self._snapshot.check_settings(self.settings)
         note(f'data: {digits.source}')
         note(f'network: {options.describe(args)}')
+        for flag in options.unused(args):
+            note(f'{flag} is not used: --layer {args.layer} has none')
         note(f'Minibatch-size: {args.batchsize}')
         note(f'epoch: {args.epoch}')
         note(f'seed: {args.seed}')

@@ -156,8 +156,11 @@ def test_numbers_that_do_not_fit(refused, tmp_path, options, words):
     assert words in refused('--no-plots', '-o', tmp_path / 'r', *options)
 
 
-def test_one_step_without_what_the_layer_does_not_take(run):
+def test_what_the_layer_does_not_take_is_said(run):
     """Runs of the same options and another --layer are to be compared."""
-    status, out, _ = run(*TINY, '--layer', 'linear', '--rank', 3, '-e', 1)
+    status, out, _ = run(*TINY, '--layer', 'linear', '--rank=3', '-e', 1)
     assert status == 0
-    assert 'second layer dense\n' in out
+    assert (
+        'second layer dense\n'
+        '# --n-tiles is not used: --layer linear has none\n'
+        '# --rank is not used: --layer linear has none\n') in out
