@@ -5,7 +5,7 @@ multiprocessing runs this file under the name ``__mp_main__``.
 import runpy
 
 if __name__ == '__mp_main__':
-    import shared_linear  # noqa: F401  (mends Chainer)
+    # The import of the package mends Chainer.
     from shared_linear.stack import old_names, workers
 
     _told = workers.program()
