@@ -69,3 +69,41 @@ def test_files_written_at_the_same_time_are_whole(tmp_path):
         thread.join()
     assert path.read_bytes() in contents
     assert os.listdir(tmp_path) == ['f']
+
+
+@pytest.mark.parametrize('name', ['n' * 255, 'データ' * 28])
+def test_a_name_as_long_as_may_be(tmp_path, name):
+    """The other name beside it is no longer."""
+    write_atomically(tmp_path / name, lambda file: file.write(b'new'))
+    assert (tmp_path / name).read_bytes() == b'new'
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_what_is_secret_is_so_from_its_first_byte(tmp_path):
+    path = tmp_path / 'f'
+    path.write_bytes(b'old')
+    path.chmod(0o600)
+    modes = []
+
+    def write(file):
+        file.write(b'new')
+        modes.extend(other.stat().st_mode & 0o777
+                     for other in tmp_path.iterdir())
+
+    write_atomically(path, write)
+    assert modes == [0o600, 0o600]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_bytes() == b'new'
+
+
+def test_a_pipe_is_written_into_and_stays(tmp_path):
+    path = tmp_path / 'pipe'
+    os.mkfifo(path)
+    read = []
+    thread = threading.Thread(
+        target=lambda: read.append(path.read_bytes()))
+    thread.start()
+    write_atomically(path, lambda file: file.write(b'new'))
+    thread.join()
+    assert read == [b'new']
+    assert path.is_fifo()
