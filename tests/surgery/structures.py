@@ -460,8 +460,9 @@ def describe(value, seen=None):
     if callable(value) and not hasattr(value, '__dict__') or isinstance(
             value, type(describe)):
         return kind
+    # But for what surgery remembers of names that it looked up.
     return kind, [(k, below(v)) for k, v in sorted(
-        getattr(value, '__dict__', {}).items())]
+        getattr(value, '__dict__', {}).items()) if k != '_matching']
 
 
 def everything(model):

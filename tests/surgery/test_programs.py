@@ -207,14 +207,15 @@ class Program:
     def pending(self):
         """An edit that only the first run tries."""
         address = self.rng.choice(self.places)
-        surgery.insert_after(self.model, address, double, name='pending')
+        name = f'pending{self.rng.random()}'
+        surgery.insert_after(self.model, address, double, name=name)
         changes = [*self.changes, (address, 'after', double)]
         before, self.changes = self.changes, changes
         try:
             self.compare(False)
         except BaseException:
             self.changes = before
-            if any(one.edit.confirmed and one.edit.name == 'pending'
+            if any(one.edit.confirmed and one.edit.name == name
                    for one in surgery.edits(self.model)):
                 # It was tried, and the run that followed ended.
                 self.changes = changes
