@@ -360,7 +360,8 @@ def iterate_batches(x: Any, batch_size: int = BATCH_SIZE) -> Iterator[Any]:
             if getattr(x, 'is_new_epoch', False):
                 break
     elif (hasattr(x, '__len__') and hasattr(x, '__getitem__')
-            and not isinstance(x, (str, bytes, dict))):
+            and not isinstance(x, (str, bytes))
+            and not hasattr(x, 'keys')):
         for start in range(0, len(x), batch_size):
             stop = min(start + batch_size, len(x))
             yield _stack([x[i] for i in range(start, stop)])
@@ -386,7 +387,14 @@ def _stack(batch):
         return numpy.empty((0, 0))
     xp = backend.get_array_module(*inputs)
     with chainer.using_device(backend.get_device_from_array(*inputs)):
-        return xp.stack([xp.asarray(e) for e in inputs])
+        arrays = [xp.asarray(e) for e in inputs]
+        shapes = list(dict.fromkeys(e.shape for e in arrays))
+        if len(shapes) > 1:
+            raise ValueError(
+                'calibration inputs must be of one shape, not {}; of a model '
+                'of several inputs, make one that takes them joined'.format(
+                    ' and '.join(map(str, shapes[:3]))))
+        return xp.stack(arrays)
 
 
 def repeatable(x: Any) -> Any:

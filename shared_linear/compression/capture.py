@@ -124,10 +124,28 @@ def run(
         stack.enter_context(recorder)
         if graph:
             stack.enter_context(functions)
-        results = call_model(model, batch)
+        with _same_attributes(model):
+            results = call_model(model, batch)
     return Run(
         recorder.calls, functions.functions, results, functions.inputs,
         functions.layers)
+
+
+@contextlib.contextmanager
+def _same_attributes(model: Any) -> Iterator[None]:
+    """Each batch meets the model as it was, not the state of the last."""
+    links = list(model.links())
+    before = [dict(vars(link)) for link in links]
+    try:
+        yield
+    finally:
+        for link, attributes in zip(links, before, strict=True):
+            # But for its edits, which the first run may have tried.
+            edits = {key: value for key, value in vars(link).items()
+                     if key == '_surgery'}
+            attributes.pop('_surgery', None)
+            vars(link).clear()
+            vars(link).update(attributes, **edits)
 
 
 def call_model(model: Any, batch: Any) -> list[Any]:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import chainer
+import numpy
 
-from shared_linear.compression import calibration, capture
+from shared_linear.compression import calibration, capture, grouping
 from shared_linear.compression.budget import allot
 from shared_linear.compression.report import Report
 from shared_linear.compression.sharing import Sharing
@@ -82,7 +83,9 @@ def share_weights(
         n_tiles (int or dict): Number of tiles for every layer that it
             divides the input size of; or numbers by patterns of paths, such
             as ``{'/l2': 10, '/head/*': 4}``, of which the first that matches
-            counts. All other layers stay dense.
+            counts. (A :class:`chainer.Sequential` of three or more links
+            numbers them otherwise than they run, 0, n-1, ..., 1, as its files
+            do: see the paths in the report.) All other layers stay dense.
         budget (float): Instead of ``n_tiles``, the part of the model's
             parameters that may be left, more than 0 and at most 1. The number
             of tiles of each layer is chosen for the least sum of the relative
@@ -145,6 +148,7 @@ def share_weights(
 
     """
     _check_arguments(model, n_tiles, budget)
+    grouping.check_search(seed, n_sweeps, time_limit)
     x = calibration.repeatable(x)
     with capture.same_random_numbers(model) as wind_back:
         sharing = Sharing(model, x, exclude, add_bias, wind_back)
@@ -178,6 +182,10 @@ def _check_arguments(model, n_tiles, budget):
                 if isinstance(model, chainer.Link) else ''))
     if (n_tiles is None) == (budget is None):
         raise ValueError('give either n_tiles or a budget')
+    if budget is not None and (
+            isinstance(budget, bool)
+            or not isinstance(budget, (int, float, numpy.number))):
+        raise TypeError('budget must be a number, not {!r}'.format(budget))
     if budget is not None and not 0 < budget <= 1:
         raise ValueError(
             'budget is the part of the parameters that may be left, more than '

@@ -57,6 +57,13 @@ def dense_layers(model: Any, purpose: str) -> dict[str, Any]:
             'there is no layer to {} in {}: {}'.format(
                 purpose, type(model).__name__,
                 '; '.join(others) or 'it has no chainer.links.Linear'))
+    for path, link in layers.items():
+        for parameter in (link.W, link.b):
+            if parameter is not None and parameter.array is not None:
+                xp = chainer.backend.get_array_module(parameter.array)
+                if not bool(xp.isfinite(parameter.array).all()):
+                    raise ValueError(
+                        '{} has weights that are not finite'.format(path))
     return layers
 
 

@@ -1,6 +1,7 @@
 """Which inputs share a weight: the search for an order."""
 from __future__ import annotations
 
+import numbers
 import time
 import warnings
 from collections.abc import Callable
@@ -33,6 +34,19 @@ class StoppedByTimeLimit(UserWarning):
 
     """The search was stopped by the clock: another run may find another order.
     """
+
+
+def check_search(seed: Any, n_sweeps: Any, time_limit: Any) -> None:
+    """Says what is wrong with the arguments of a search, if anything is."""
+    checks.check_seed(seed)
+    if n_sweeps is not None:
+        checks.check_int(n_sweeps, 'n_sweeps')
+    if time_limit is not None and (
+            isinstance(time_limit, bool)
+            or not isinstance(time_limit, numbers.Real)):
+        raise TypeError(
+            'time_limit must be a number of seconds, not {!r}'.format(
+                time_limit))
 
 
 def group_inputs(
@@ -115,6 +129,7 @@ def group_inputs(
 
     """
     checks.check_n_tiles(n_tiles)
+    check_search(seed, n_sweeps, time_limit)
     if W is None:
         moments = calibration.measure(x)
         weight = numpy.eye(moments.x_mean.size)
@@ -124,6 +139,12 @@ def group_inputs(
             raise ValueError(
                 'W must be of shape (out_size, in_size), not {}'.format(
                     weight.shape))
+        if len(weight) == 0 or weight.dtype.kind not in 'fiub' or not (
+                numpy.isfinite(weight).all()):
+            raise ValueError(
+                'W must have rows of finite numbers, but is of shape {} and '
+                '{}, or has values that are not finite'.format(
+                    weight.shape, weight.dtype))
         moments = calibration.measure(x, weight.shape[1])
     fit = calibration.Fit(moments, weight, None, has_bias=True)
     return search_order(

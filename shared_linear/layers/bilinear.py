@@ -95,6 +95,7 @@ class BilinearFunction(function_node.FunctionNode):
                         b_shape, W_shape, form.n_blocks))
 
     def forward(self, inputs):
+        inputs = checks.plain(inputs)
         self.retain_inputs((0, 1))  # b is not retained
         x, W = inputs[:2]
         checks.check_one_device(**dict(zip('xWb', inputs, strict=False)))
@@ -127,6 +128,7 @@ class GradData(function_node.FunctionNode):
         self.dtype = dtype
 
     def forward(self, inputs):
+        inputs = checks.plain(inputs)
         self.retain_inputs((0, 1))
         checks.check_one_device(W=inputs[0], gy=inputs[1])
         return self.form.grad_data(*inputs, self.dtype),
@@ -152,6 +154,7 @@ class GradWeight(function_node.FunctionNode):
         self._kept = kept
 
     def forward(self, inputs):
+        inputs = checks.plain(inputs)
         self.retain_inputs((0, 1))
         checks.check_one_device(x=inputs[0], gy=inputs[1])
         kept, self._kept = self._kept, None
@@ -178,6 +181,7 @@ def apply_to_rows(
         W: Variable | NdArray, b: Variable | NdArray | None,
         n_batch_axes: int) -> Variable:
     """Applies the node to examples as rows."""
+    n_batch_axes = checks.check_int(n_batch_axes, 'n_batch_axes')
     if n_batch_axes <= 0:
         raise ValueError(
             'n_batch_axes should be greater than 0, not {}'.format(

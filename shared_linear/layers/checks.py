@@ -35,6 +35,36 @@ def check_positive_int(value: Any, name: str) -> int:
     return value
 
 
+def check_int(value: Any, name: str) -> int:
+    """Returns ``value`` as an int, or says what it is."""
+    if isinstance(value, (bool, numpy.bool_)) or not hasattr(
+            value, '__index__'):
+        raise TypeError('{} must be an int, not {!r}'.format(name, value))
+    return operator.index(value)
+
+
+def check_size(value: Any, name: str) -> int | None:
+    """Returns a size that is known, as an int that is not negative."""
+    if value is None:
+        return None
+    value = check_int(value, name)
+    if value < 0:
+        raise ValueError(
+            '{} must not be negative, but is {}'.format(name, value))
+    return value
+
+
+def plain(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Masked arrays and matrices as the arrays that they are.
+
+    A mask is not looked at, as in :func:`chainer.functions.linear`.
+    """
+    return tuple(
+        x.view(numpy.ndarray)
+        if isinstance(x, numpy.ndarray) and type(x) is not numpy.ndarray
+        else x for x in inputs)
+
+
 def check_seed(seed: Any) -> int:
     """Returns ``seed`` as an int that is one, or says what is wrong."""
     try:
@@ -75,7 +105,7 @@ def check_order(order: Any, size: int | None = None) -> NdArray:
     """
     order = variable.as_array(order)
     if not isinstance(order, chainer.get_array_types()):
-        order = numpy.asarray(order)
+        order = _as_array(order)
     if order.dtype.kind not in 'iu':
         raise TypeError(
             'order must be a permutation of ints, not an array of {}'.format(
@@ -103,6 +133,15 @@ def check_order(order: Any, size: int | None = None) -> NdArray:
     return values.astype(numpy.int32)
 
 
+def _as_array(order: Any) -> NdArray:
+    try:
+        return numpy.asarray(order)
+    except ValueError:
+        raise ValueError(
+            'order must be a permutation of the inputs, not a sequence of '
+            'sequences of different lengths') from None
+
+
 def check_orders(
         order: Any, n_blocks: int, in_size: int | None = None,
 ) -> NdArray | None:
@@ -119,7 +158,7 @@ def check_orders(
         return None
     order = variable.as_array(order)
     if not isinstance(order, chainer.get_array_types()):
-        order = numpy.asarray(order)
+        order = _as_array(order)
     order = backend.CpuDevice().send(order)
     if order.ndim != 2:
         return check_order(order, in_size)

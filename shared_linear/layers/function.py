@@ -135,8 +135,10 @@ def shared_linear(
         y = x \\, tile(W)^\\top + b = fold(x) \\, W^\\top + b,
 
     where :func:`tile` repeats ``W`` :math:`n` times along its last axis, and
-    :func:`fold` adds the tiles of ``x``. Both sides are the same number: the
-    left one takes :math:`2 B n m M` floating-point operations for a batch of
+    :func:`fold` adds the tiles of ``x``. Both sides are the same number, as
+    long as no sum of tiles overflows the dtype: of ``[3e38, 3e38]`` in float32
+    it does, where the left side with weights of 0.1 would not. The left
+    one takes :math:`2 B n m M` floating-point operations for a batch of
     :math:`B`, the right one :math:`n` times fewer. With :math:`n = 1` it is
     :func:`chainer.functions.linear`.
 

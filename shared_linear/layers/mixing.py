@@ -8,7 +8,6 @@ seed. They are made when they are needed, and stored nowhere.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +15,7 @@ import numpy
 from chainer import backend
 from chainer.backends import cuda
 
-from shared_linear.layers import checks, kernels, tiling
+from shared_linear.layers import caching, checks, kernels, tiling
 
 if TYPE_CHECKING:
     from chainer.types import NdArray
@@ -27,8 +26,8 @@ GATHER_BYTES = 2 ** 19
 MIN_ROWS = 64
 # What a thread keeps for each of its buffers.
 SCRATCH_BYTES = 2 ** 22
-# Permutations of as many layers are kept between calls.
-MAX_PLANS = 64
+# Permutations of layers that are kept between calls.
+MAX_BYTES_OF_PLANS = 2 ** 28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +133,7 @@ class _Plan(NamedTuple):
     tile: Any
 
 
-@functools.lru_cache(MAX_PLANS)
+@caching.cache_up_to(MAX_BYTES_OF_PLANS)
 def _plan_on_cpu(mixing, in_size):
     """Sums lie as (m, k). Behind the values of a table they lie negated."""
     n, k = mixing.n_tiles, mixing.n_blocks
@@ -148,7 +147,7 @@ def _plan_on_cpu(mixing, in_size):
         tile + width * k * (signs_of_inputs < 0).astype(numpy.intp))
 
 
-@functools.lru_cache(MAX_PLANS)
+@caching.cache_up_to(MAX_BYTES_OF_PLANS)
 def _plan_on_gpu(mixing, in_size, device_id):
     """Sums lie as (k, m). Places of negated values are complements."""
     n, k = mixing.n_tiles, mixing.n_blocks

@@ -60,6 +60,11 @@ class TiledLinear(chainer.Link):
         super().__init__()
         if out_size is None:
             in_size, out_size = None, in_size
+        if in_size is not None and checks.check_int(in_size, 'in_size') < 0:
+            raise ValueError(
+                'in_size must be a multiple of n_tiles = {} that is not '
+                'negative, not {}'.format(n_tiles, in_size))
+        out_size = checks.check_size(out_size, 'out_size')
         self.out_size = out_size
         self.n_tiles = checks.check_n_tiles(n_tiles)
         self.n_blocks = checks.check_positive_int(n_blocks, 'n_blocks')
@@ -173,7 +178,13 @@ class TiledLinear(chainer.Link):
             raise ValueError(
                 'in_size must be a multiple of n_tiles: '
                 + checks.describe_divisors(in_size, self.n_tiles))
-        self._tiled.initialize((self._height, in_size // self.n_tiles))
+        try:
+            self._tiled.initialize((self._height, in_size // self.n_tiles))
+        except ZeroDivisionError:
+            raise ValueError(
+                'a weight of in_size = {} and out_size = {} has no variance '
+                'to be drawn with: give an initialW'.format(
+                    in_size, self.out_size)) from None
 
     @property
     def _height(self) -> int:

@@ -1,14 +1,13 @@
 """``fold`` and ``tile``: each other's transpose, and each other's gradient."""
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy
 from chainer import backend, function_node, utils, variable
 from chainer.utils import type_check
 
-from shared_linear.layers import checks, kernels
+from shared_linear.layers import caching, checks, kernels
 
 if TYPE_CHECKING:
     from chainer import Variable
@@ -55,7 +54,7 @@ class Fold(_Tiling):
                     shape, checks.describe_divisors(shape[-1], self.n_tiles)))
 
     def forward(self, inputs):
-        x, = inputs
+        x, = checks.plain(inputs)
         folded = fold_array(x, self.n_tiles, x.dtype, self.order)
         return folded.astype(x.dtype, copy=False),  # of its byte order too
 
@@ -79,7 +78,7 @@ class Tile(_Tiling):
                     self.n_tiles, shape, self.order.size))
 
     def forward(self, inputs):
-        x, = inputs
+        x, = checks.plain(inputs)
         return tile_array(x, self.n_tiles, self.order),
 
     def backward(self, indexes, grad_outputs):
@@ -108,6 +107,9 @@ def fold_array(
         dtype = numpy.promote_types(x.dtype, numpy.float32)
     if not isinstance(x, numpy.ndarray):
         return kernels.fold(x, n_tiles, dtype, order)
+    if x.size == 0:
+        # However many tiles: NumPy would go through each.
+        return numpy.zeros(x.shape[:-1] + (x.shape[-1] // n_tiles,), dtype)
     if numpy.dtype(dtype).char == 'e':
         return fold_array(x, n_tiles, numpy.float32, order).astype(dtype)
     width = x.shape[-1] // n_tiles
@@ -127,7 +129,7 @@ def fold_array(
     return numpy.einsum('...nm->...m', tiles)
 
 
-@functools.lru_cache
+@caching.cache_up_to(2 ** 20)
 def _row_of_ones(size: int, dtype: Any) -> Any:
     return numpy.ones((1, size), dtype)
 
@@ -154,6 +156,8 @@ def tile_array(
         groups = find_groups(order, n_tiles)
     if not isinstance(x, numpy.ndarray):
         return kernels.tile(x, n_tiles, groups)
+    if x.size == 0:
+        return numpy.empty(x.shape[:-1] + (n_tiles * x.shape[-1],), x.dtype)
     if groups is not None:
         return x.take(groups, axis=-1)
     # One block copy a tile; numpy.tile copies its input first.

@@ -1,5 +1,5 @@
 """The edits that users make."""
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import chainer
@@ -220,6 +220,9 @@ def edits(model: chainer.Link) -> list[Made]:
         list of Made: Printable; empty if there are none.
 
     """
+    if not isinstance(model, chainer.Link):
+        raise TypeError(
+            f'only a chainer.Link has edits, not {type(model).__name__}')
     made = [Made(path, edit) for path, link in model.namedlinks()
             for edit in edited.made_on(link)]
     return sorted(made, key=lambda one: one.edit.number)
@@ -259,6 +262,10 @@ def revert(model: chainer.Link, name: 'str | None' = None) -> chainer.Link:
 
 
 def _patterns(address: Address) -> list[Pattern]:
+    if not isinstance(address, (str, Iterable)):
+        raise TypeError(
+            'an address must be a str such as \'/l1/ReLU\', or several, not '
+            f'{type(address).__name__}')
     given = [address] if isinstance(address, str) else list(address)
     if not given:
         raise ValueError('no address is given')

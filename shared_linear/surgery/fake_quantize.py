@@ -107,6 +107,13 @@ class FakeQuantize(chainer.Link):
         if ranges not in RANGES:
             raise ValueError(
                 f'ranges must be one of {", ".join(RANGES)}, not {ranges!r}')
+        if axis is not None and (
+                isinstance(axis, bool) or not isinstance(axis, int)):
+            raise TypeError(
+                f'axis must be an int or None, not {type(axis).__name__}')
+        if not isinstance(decay, (int, float)):
+            raise TypeError(
+                f'decay must be a number, not {type(decay).__name__}')
         if not 0 <= decay < 1:
             raise ValueError(f'decay must be in [0, 1), not {decay}')
         self.n_bits = n_bits

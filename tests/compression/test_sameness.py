@@ -151,7 +151,7 @@ def kept_as_an_array(model):
 
 
 def same_bias(model):
-    model.embed.add_param('bias', (50,))
+    model.embed.add_param('bias', (50,), initializer=0)
     model.out.b = model.embed.bias
 
 
