@@ -36,6 +36,10 @@ def insert_after(model: chainer.Link, address: Address,
     Where the model computed ``y = f(x)``, it computes ``y = layer(f(x))``,
     and everything that reads ``y`` reads that.
 
+    It does so in every public method of the model, such as ``predict``, in
+    which the address is that of the model's call. In a method that the call
+    does not use, repetitions count from the method's beginning.
+
     Args:
         model (~chainer.Link): The model, changed in place.
         address (str): Address or pattern, or several. See :func:`trace`.
