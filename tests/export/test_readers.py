@@ -79,6 +79,7 @@ def read_by_openvino(path):
     return lambda x: model(x)[0]
 
 
+@pytest.mark.more
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('read, name', [
     # onnx2torch has no integers of 8 bits.

@@ -589,6 +589,7 @@ def test_each_process_is_alone(options, tmp_path, is_own):
         assert f'another MPI, {ours} ' in line
 
 
+@pytest.mark.more
 @needs_mpi
 def test_under_the_mpiexec_of_the_system(options, tmp_path):
     """It works if it is of the same family, and else is one line."""
