@@ -46,8 +46,9 @@ def train(args: Namespace, run: Run) -> None:
     processes = run.processes
     device = run.begin()
 
-    # Set up the network. Classifier reports softmax cross entropy and
-    # accuracy.
+    # Set up the network: 784-1000-900-10, the second layer a SharedLinear
+    # (mnist/network.py). What one process cannot make, none goes on without.
+    # Classifier reports softmax cross entropy and accuracy.
     seeds.seed_all(args.seed, device)
     network = processes.agree(lambda: make_network(args))
     digits = run.load_digits(device)

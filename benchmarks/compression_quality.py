@@ -40,7 +40,7 @@ from examples.compress_mnist import (  # noqa: E402
 )
 from shared_linear.compression import capture  # noqa: E402
 from shared_linear.compression.compress import hold_out  # noqa: E402
-from shared_linear.compression.work import Compression  # noqa: E402
+from shared_linear.compression.pipeline import Compression  # noqa: E402
 
 import chainer  # noqa: E402  isort: skip
 

@@ -13,9 +13,9 @@ ready_chainer()
 from shared_linear import _moved, onnx, surgery
 from shared_linear.compression import from_dense  # noqa: F401  (tells links)
 from shared_linear.compression.compress import compress
-from shared_linear.compression.conversion import share_weights
 from shared_linear.compression.grouping import StoppedByTimeLimit, group_inputs
 from shared_linear.compression.report import LayerReport, Report
+from shared_linear.compression.share_weights import share_weights
 from shared_linear.layers import batch_norm  # noqa: F401  (tells surgery how)
 from shared_linear.layers.function import SharedLinearFunction, shared_linear
 from shared_linear.layers.link import SharedLinear

@@ -10,8 +10,8 @@ import numpy
 from chainer import backend
 
 from shared_linear.compression import calibration, capture
+from shared_linear.compression.pipeline import Compression
 from shared_linear.compression.report import Report
-from shared_linear.compression.work import Compression
 from shared_linear.layers import checks
 
 Array = numpy.ndarray
@@ -130,7 +130,7 @@ def compress(
 
 
 def _batch_size(x):
-    """Each batch has threads of its own: there are not too many."""
+    """At most MOST_BATCHES batches: each runs in a thread (lockstep.py)."""
     count = len(x) if hasattr(x, '__len__') else 0
     return max(BATCH_SIZE, -(-count // MOST_BATCHES))
 

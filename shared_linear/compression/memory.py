@@ -4,7 +4,7 @@ from __future__ import annotations
 import resource
 from typing import Any, NamedTuple
 
-from shared_linear.compression.compressing import WIDEST_COVARIANCE
+from shared_linear.compression.course import WIDEST_COVARIANCE
 
 # Of the runs: values that wait beside the inputs of a layer.
 WAITING = 4

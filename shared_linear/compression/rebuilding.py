@@ -8,7 +8,7 @@ import chainer.links as L
 import numpy
 from chainer import backend
 
-from shared_linear.compression.compressing import Outcome
+from shared_linear.compression.course import Outcome
 from shared_linear.compression.regression import InputMap
 from shared_linear.layers.initial_weights import initialize_as
 from shared_linear.layers.link import SharedLinear

@@ -27,6 +27,8 @@ class Form(abc.ABC):
     """The three products, and how the sizes of x, W and y belong together.
 
     x is (B, n_tiles * m), W is (M / n_blocks, m), and gy, as y, is (B, M).
+    Attributes are the numbers of tiles and of blocks that share W, and the
+    permutation of the inputs that comes first, if any.
     """
 
     n_tiles: int
@@ -35,17 +37,17 @@ class Form(abc.ABC):
 
     @abc.abstractmethod
     def product(self, x: NdArray, W: NdArray) -> tuple[NdArray, Any]:
-        """f(x, W), in any dtype, and what :meth:`grad_weight` may reuse."""
+        """f(x, W), unrounded, and what :meth:`grad_weight` may reuse."""
 
     @abc.abstractmethod
     def grad_data(self, W: NdArray, gy: NdArray, dtype: Any) -> NdArray:
-        """f_x(W, gy) in a dtype."""
+        """f_x(W, gy), as ``dtype``."""
 
     @abc.abstractmethod
     def grad_weight(
             self, x: NdArray, gy: NdArray, dtype: Any,
             kept: Any = None) -> NdArray:
-        """f_W(x, gy) in a dtype."""
+        """f_W(x, gy), as ``dtype``."""
 
 
 class BilinearFunction(function_node.FunctionNode):
@@ -59,7 +61,7 @@ class BilinearFunction(function_node.FunctionNode):
         self.form = form
 
     def _find_form(self, x_shape, W_shape):
-        """Called with the shapes before ``form`` is used."""
+        """A node whose form depends on the shapes sets it here."""
 
     def check_type_forward(self, in_types):
         n_in = in_types.size()

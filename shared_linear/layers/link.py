@@ -30,7 +30,8 @@ class SharedLinear(TiledLinear):
 
     and holds the weight matrix ``W`` of shape
     ``(out_size, in_size / n_tiles)`` and optionally the bias vector ``b`` as
-    parameters. With ``n_tiles=1`` it is :class:`chainer.links.Linear`.
+    parameters. With ``n_tiles=1`` it computes what
+    :class:`chainer.links.Linear` does.
 
     Each output is a sum over all ``in_size`` inputs. The weights are therefore
     drawn as those of a dense layer of that size: with standard deviation
@@ -45,11 +46,10 @@ class SharedLinear(TiledLinear):
             passed for ``in_size`` and ``out_size``, it is the ``out_size``.
         nobias (bool): If ``True``, the link has no bias vector.
         initialW (:ref:`initializer <initializer>`): Initializer of the weight.
-            An array is taken as it is, of shape
-            ``(out_size, in_size / n_tiles)``; so is what a scalar or a
-            function that fills an array makes. What an
-            :class:`chainer.Initializer` draws has the variance that the
-            dense weight would have.
+            An array, of shape ``(out_size, in_size / n_tiles)``, a scalar,
+            and a function that fills an array are used as given. What a
+            :class:`chainer.Initializer` draws is scaled to the variance that
+            the dense weight would have.
         initial_bias (:ref:`initializer <initializer>`): Initializer of the
             bias: zero by default. An array has shape ``(out_size,)``.
         n_tiles (int): Number of tiles of the input that share the weight.
@@ -177,8 +177,9 @@ class SharedLinear(TiledLinear):
     ) -> SharedLinear:
         """Makes the shared layer that is nearest to a dense one.
 
-        With :math:`V` the dense weight and :math:`F` the fold, nearest is on
-        inputs :math:`x` the least-squares fit of its outputs,
+        With :math:`V` and :math:`a` the weight and the bias of the dense
+        layer and :math:`F` the matrix of the fold, nearest means, given
+        inputs :math:`x`, the least-squares fit of its outputs,
 
         .. math::
 

@@ -113,22 +113,22 @@ def export(
     than a dense layer. :class:`MixedLinear` becomes a gather, a sum over the
     tiles and one product for all blocks. Its :math:`W` is stored once, too,
     and beside it are the permutations, which ONNX cannot make from a seed:
-    an int32 for each input in each block, in whose place the sign is.
+    an int32 for each input in each block.
 
     The first axis of the inputs and outputs is named ``batch`` and may have
     any size, whatever it is in ``x``; ``dynamic_axes`` frees others. To find
-    where these sizes enter, the model is run at several. One that does not
-    run at them, or computes with the batch size (``x * (1 / len(x))``), gives
-    a file for the batch size of ``x``, and a warning that says why; for an
-    axis that was asked for it is an error.
+    where these sizes enter, the model is run at several. A model that does
+    not run at them, or computes with the batch size (``x * (1 / len(x))``),
+    gives a file for the batch size of ``x``, and a warning that says why; for
+    an axis that was asked for it is an error.
 
     The file is run, too, on ``x`` and at another size of the free axes, by
     onnxruntime where it is installed and else by onnx's own reference. If it
     gives other numbers than the model, beyond rounding, there is an error
-    that names the first function that differs, and no file. So there is if
-    the model computes from ``x`` outside of Chainer's functions
+    that names the first function that differs, and no file. The same holds
+    if the model computes from ``x`` outside of Chainer's functions
     (``F.where(x.array > 0, x, y)``): the file would hold what it is for this
-    ``x``. Which way a model takes is that of ``x``, however.
+    ``x``. Of a branch in Python the file holds the side that ``x`` took.
 
     A model after :func:`surgery.quantize` is written with the weights as
     integers of 8 bits and ``DequantizeLinear``, and with pairs of

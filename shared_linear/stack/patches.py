@@ -1,8 +1,8 @@
 """Readies Chainer 7.8.1 for today's Python, NumPy and CuPy.
 
 Chainer's last release is older than NumPy 1.24, NumPy 2, Python 3.12,
-protobuf 4 and CuPy 14. The modules beside this one mend what breaks there,
-one thing a function, each of which says what breaks without it and does
+protobuf 4 and CuPy 14. The modules beside this one mend what breaks there:
+one function for each thing, which says what breaks without it and does
 nothing where it is not needed. Chainer is mended, and nobody else: NumPy and
 the rest of the process stay as they are.
 """

@@ -8,10 +8,10 @@ import pytest
 
 import shared_linear as sl
 from shared_linear import surgery
-from shared_linear.compression import between, capture, compressing, memory
+from shared_linear.compression import between, capture, course, memory
 from shared_linear.compression.comparison import Untrue
 from shared_linear.compression.compress import hold_out
-from shared_linear.compression.work import Compression
+from shared_linear.compression.pipeline import Compression
 
 import chainer  # isort: skip
 import chainer.functions as F  # isort: skip
@@ -541,7 +541,7 @@ def test_memory_is_announced(monkeypatch):
 def test_sample_space_is_as_good(monkeypatch):
     model, x, other = MLP(), inputs(), inputs(seed=1)
     expected = relative_error(model, sl.compress(model, x, .2)[0], other)
-    monkeypatch.setattr(compressing, 'WIDEST_COVARIANCE', 4)
+    monkeypatch.setattr(course, 'WIDEST_COVARIANCE', 4)
     new, report = sl.compress(model, x, .2)
     error = relative_error(model, new, other)
     # Its folds are found by clusters alone.

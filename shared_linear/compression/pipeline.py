@@ -17,7 +17,7 @@ from shared_linear.compression import (
     rebuilding,
 )
 from shared_linear.compression.comparison import error_and_cosine, near
-from shared_linear.compression.compressing import Course, Layer, Outcome
+from shared_linear.compression.course import Course, Layer, Outcome
 from shared_linear.compression.paths import matching
 from shared_linear.compression.progress import Progress
 from shared_linear.compression.report import LayerReport, Report
