@@ -386,7 +386,8 @@ def _stack(batch):
     if not inputs:
         return numpy.empty((0, 0))
     xp = backend.get_array_module(*inputs)
-    with chainer.using_device(backend.get_device_from_array(*inputs)):
+    device = backend.get_device_from_array(*inputs)
+    with chainer.using_device(device):
         arrays = [xp.asarray(e) for e in inputs]
         shapes = list(dict.fromkeys(e.shape for e in arrays))
         if len(shapes) > 1:
@@ -394,7 +395,11 @@ def _stack(batch):
                 'calibration inputs must be of one shape, not {}; of a model '
                 'of several inputs, make one that takes them joined'.format(
                     ' and '.join(map(str, shapes[:3]))))
-        return xp.stack(arrays)
+        stacked = xp.stack(arrays)
+        if isinstance(device, backend.GpuDevice):
+            # Another GPU may read it, which waits for its own stream alone.
+            device.device.synchronize()
+        return stacked
 
 
 def repeatable(x: Any) -> Any:
