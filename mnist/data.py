@@ -39,7 +39,8 @@ def load_digits(
     Args:
         directory (path): Folder with the four files, gzipped or not, of
             MNIST or of any other 28 x 28 images with labels 0 to 9, under
-            one of the names in :mod:`mnist.naming`.
+            one of the names in :mod:`mnist.naming`. Of several whole sets it
+            takes one, and ``source`` names the others.
         any_kind (bool): Whether images of another size in the directory, and
             labels above 9, are taken too. By default they are an error.
         urls (sequence of str): Mirrors to ask; none of them if empty.
@@ -70,16 +71,20 @@ def _from_directory(directory: Path, any_kind: bool) -> Digits:
             # It says more than that there is none, of links in a circle.
             directory.stat()
             raise DataError(f'{directory}: not a folder')
-        names, found = naming.find(directory)
+        found = naming.find(directory)
     except FileNotFoundError as e:
         raise DataError(f'{directory}: no such folder') from e
     except (OSError, ValueError) as e:
         reason = getattr(e, 'strerror', None) or e
         raise DataError(f'{directory}: {reason}') from e
     train, test = (
-        names.read(images, labels, any_kind)
-        for images, labels in (found[:2], found[2:]))
-    which = f', {names.title}' if names.title else ''
+        found.names.read(images, labels, any_kind)
+        for images, labels in (found.files[:2], found.files[2:]))
+    which = ''
+    if found.names is not naming.SETS[0] or found.others:
+        which = f', {found.names.title}'
+    if found.others:
+        which += f' (not taken: {"; ".join(found.others)})'
     return _digits(train, test, f'from {directory}{which}')
 
 

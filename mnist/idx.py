@@ -72,7 +72,8 @@ def check_labels(labels: numpy.ndarray, name: str) -> None:
     """Raises DataError if a label is not one of the ten digits."""
     if labels.max() >= N_CLASSES:
         raise DataError(
-            f'{name}: label {labels.max()}, expected 0 to {N_CLASSES - 1}')
+            f'{name}: label {labels.max()}, expected 0 to {N_CLASSES - 1}, '
+            f'which are all that the network tells apart')
 
 
 def read_split(
@@ -88,10 +89,11 @@ def read_split(
     Raises:
         DataError: If a file cannot be read, or if they do not make a pair.
     """
-    images = parse_images(
-        read_bytes(images_path, IMAGES_MAGIC), str(images_path), any_kind)
+    # The small file first: it may tell that the set is of another kind.
     labels = parse_labels(
         read_bytes(labels_path, LABELS_MAGIC), str(labels_path), any_kind)
+    images = parse_images(
+        read_bytes(images_path, IMAGES_MAGIC), str(images_path), any_kind)
     return pair(images, labels, images_path, labels_path)
 
 

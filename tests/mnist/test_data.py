@@ -56,7 +56,7 @@ def test_folder_of_another_kind(tmp_path):
         (tmp_path / images_name).write_bytes(
             struct.pack('>iiii', 2051, *images.shape) + images.tobytes())
         (tmp_path / labels_name).write_bytes(labels_file(labels))
-    with pytest.raises(DataError, match='images of 6 x 5, expected 28 x 28'):
+    with pytest.raises(DataError, match='label 11, expected 0 to 9'):
         load_digits(tmp_path)
     train, test, source = load_digits(tmp_path, any_kind=True)
     assert source.startswith('digits that are not the whole MNIST, 12 to')
