@@ -8,6 +8,7 @@ have their rows where MNIST's have their columns.
 Of several whole sets in a folder, as in EMNIST's archive, the first of
 :data:`SETS` is taken, and those of ten classes come before the others.
 """
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -136,7 +137,15 @@ def _find(folder: Path, name: str, endings: tuple[str, ...]) -> Path | None:
     return next((
         path for path in _candidates(folder, name, endings)
         # Some archives unpack into a folder of the file's own name.
-        if path.is_file()), None)
+        if _is_file(path)), None)
+
+
+def _is_file(path: Path) -> bool:
+    """From Python 3.14 on Path.is_file says no to what one may not see."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _candidates(

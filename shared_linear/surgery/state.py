@@ -1,5 +1,6 @@
 """All that links hold, as it was: kept, and put back bit for bit."""
 import array
+import ast
 import collections
 import copyreg
 import functools
@@ -319,26 +320,49 @@ _ITERATORS: tuple[type, ...] = (
 
 
 def _rewound(value: Any) -> tuple[Any, Any]:
+    """With a copy that stays behind, where there is one."""
     if not isinstance(value, _ITERATORS):
         return value, None
-    with warnings.catch_warnings():
-        # From Python 3.12 on, to say that 3.14 cannot.
-        warnings.simplefilter('ignore', DeprecationWarning)
-        reduced: Any = value.__reduce__()
-        again = reduced[0](*reduced[1])
-        if len(reduced) > 2:
-            again.__setstate__(reduced[2])
-        return value, (again, reduced[1:])
+    return value, _copy_of(value)
 
 
 def _unless_moved(value: Any, kept: Any) -> Any:
     if kept is None:
         return value
+    again, state = kept
+    now = _copy_of(value)
+    return value if now is not None and now[1] == state else again
+
+
+def _copy_of(value: Any) -> tuple[Any, str] | None:
+    """A copy of an iterator, and what tells how far it is."""
     with warnings.catch_warnings():
+        # From Python 3.12 on, to say that 3.14 cannot.
         warnings.simplefilter('ignore', DeprecationWarning)
-        again, state = kept
-        moved = str(value.__reduce__()[1:]) != str(state)
-    return again if moved else value
+        try:
+            reduced: Any = value.__reduce__()
+        except TypeError:
+            return _copy_of_count(value)
+        again = reduced[0](*reduced[1])
+        if len(reduced) > 2:
+            again.__setstate__(reduced[2])
+        return again, str(reduced[1:])
+
+
+def _copy_of_count(value: Any) -> tuple[Any, str] | None:
+    """From Python 3.14 on, where those of itertools cannot be copied.
+
+    What a count of numbers will give is in its name; what a cycle holds is
+    nowhere to be had.
+    """
+    if type(value) is not itertools.count:
+        return None
+    name = repr(value)
+    try:
+        arguments = ast.literal_eval(f'[{name[len("count("):-1]}]')
+    except (SyntaxError, ValueError):  # of numbers that are no literals
+        return None
+    return itertools.count(*arguments), name
 
 
 def _rewindable(value: dict[Any, Any]) -> dict[Any, tuple[Any, Any]]:
