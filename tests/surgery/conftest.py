@@ -1,1 +1,0 @@
-import shared_linear  # noqa: F401  (before any test imports chainer)
