@@ -40,6 +40,7 @@ from examples.compress_mnist import (  # noqa: E402
 )
 from shared_linear.compression import capture  # noqa: E402
 from shared_linear.compression.compress import hold_out  # noqa: E402
+from shared_linear.compression.inputs import Batch  # noqa: E402
 from shared_linear.compression.pipeline import Compression  # noqa: E402
 
 import chainer  # noqa: E402  isort: skip
@@ -75,7 +76,7 @@ class Measured:
     """What the engine knows of a network, for all budgets and ways."""
 
     def __init__(self, model, images):
-        batches = [images[i:i + BATCH_SIZE]
+        batches = [Batch([images[i:i + BATCH_SIZE]])
                    for i in range(0, len(images), BATCH_SIZE)]
         start = time.perf_counter()
         with capture.same_random_numbers(model) as wind_back:

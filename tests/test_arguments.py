@@ -118,8 +118,11 @@ def test_inputs_of_a_kind_that_is_not_known():
     model = chainer.Sequential(L.Linear(6, 4))
     with pytest.raises(TypeError, match='not a Frame'):
         sl.share_weights(model, Frame(), 2)
-    with pytest.raises(ValueError, match='of one shape, not .* several inp'):
-        sl.share_weights(model, (x, np.ones((4, 3), 'f')), 2)
+    two = x, np.ones((4, 3), 'f')
+    with pytest.raises(TypeError, match=r'of Sequential are \(x, n_batch'):
+        sl.share_weights(model, two, 2)
+    with pytest.raises(ValueError, match='of one shape, not'):
+        sl.share_weights(model, list(two), 2)
 
 
 def test_a_recurrent_network_begins_each_batch_as_it_is():

@@ -5,16 +5,15 @@ import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import chainer
 import numpy
-from chainer import backend, variable
-from chainer.dataset import iterator as iterator_module
+from chainer import backend
+
+from shared_linear.compression import inputs
 
 if TYPE_CHECKING:
     from shared_linear.layers.mixing import Mixing
 
 Array = numpy.ndarray
-BATCH_SIZE = 1000
 RIDGE = 1e-3
 
 
@@ -286,7 +285,7 @@ def measure(x: Any, in_size: int | None = None) -> Moments:
     """Means and covariances of calibration inputs of any kind.
 
     Args:
-        x: As in :func:`iterate_batches`.
+        x: As in :func:`inputs.iterate`.
         in_size: Elements of an input; those of the first one by default.
 
     Raises:
@@ -307,14 +306,15 @@ def iterate_rows(x: Any, in_size: int | None = None) -> Iterator[Array]:
     """Yields calibration inputs as matrices on the CPU, with an input a row.
 
     Args:
-        x: As in :func:`iterate_batches`.
+        x: As in :func:`inputs.iterate`.
         in_size: Elements of an input; those of the first one by default.
 
     Raises:
         ValueError: If they do not fit.
 
     """
-    for batch in iterate_batches(x):
+    for given in inputs.iterate(x):
+        batch = given.args[0]
         if batch.ndim < 2:
             raise ValueError(
                 'calibration inputs must come in batches, not as an array of '
@@ -326,89 +326,3 @@ def iterate_rows(x: Any, in_size: int | None = None) -> Iterator[Array]:
                 'calibration inputs of shape {} have {} elements each, but '
                 'the layer takes {}'.format(batch.shape, size, in_size))
         yield backend.CpuDevice().send(batch).reshape(len(batch), size)
-
-
-def iterate_batches(x: Any, batch_size: int = BATCH_SIZE) -> Iterator[Any]:
-    """Yields calibration inputs as arrays of several.
-
-    Args:
-        x: An array or a Variable of inputs; a dataset, whose examples are
-            inputs or tuples that begin with one; a Chainer iterator, which
-            is read for one epoch; or any iterator of batches, which are
-            arrays of inputs or lists of examples.
-        batch_size: Number of inputs of a batch, where the batches are made
-            here.
-
-    """
-    x = variable.as_array(x)
-    if isinstance(x, _Batches):
-        for batch in x:
-            for start in range(0, len(batch), batch_size):
-                yield batch[start:start + batch_size]
-    elif hasattr(x, 'dtype') and hasattr(x, 'ndim'):
-        if x.dtype.kind not in 'fiub':
-            raise TypeError(
-                'calibration inputs must be numbers, not of dtype {}'.format(
-                    x.dtype))
-        if x.ndim == 0:
-            raise ValueError('calibration inputs must be more than a scalar')
-        for start in range(0, len(x), batch_size):
-            yield x[start:start + batch_size]
-    elif isinstance(x, iterator_module.Iterator):
-        for batch in x:
-            yield _stack(batch)
-            if getattr(x, 'is_new_epoch', False):
-                break
-    elif (hasattr(x, '__len__') and hasattr(x, '__getitem__')
-            and not isinstance(x, (str, bytes))
-            and not hasattr(x, 'keys')):
-        for start in range(0, len(x), batch_size):
-            stop = min(start + batch_size, len(x))
-            yield _stack([x[i] for i in range(start, stop)])
-    elif hasattr(x, '__next__'):
-        for batch in x:
-            yield _stack(batch)
-    else:
-        raise TypeError(
-            'calibration inputs must be an array, a dataset or an iterator of '
-            'batches, not a {}'.format(type(x).__name__))
-
-
-def _stack(batch):
-    """A batch as one array: inputs alone, without the labels beside them."""
-    if isinstance(batch, tuple):
-        batch = batch[0]
-    batch = variable.as_array(batch)
-    if hasattr(batch, 'dtype') and hasattr(batch, 'ndim'):
-        return batch
-    inputs = [
-        variable.as_array(e[0] if isinstance(e, tuple) else e) for e in batch]
-    if not inputs:
-        return numpy.empty((0, 0))
-    xp = backend.get_array_module(*inputs)
-    device = backend.get_device_from_array(*inputs)
-    with chainer.using_device(device):
-        arrays = [xp.asarray(e) for e in inputs]
-        shapes = list(dict.fromkeys(e.shape for e in arrays))
-        if len(shapes) > 1:
-            raise ValueError(
-                'calibration inputs must be of one shape, not {}; of a model '
-                'of several inputs, make one that takes them joined'.format(
-                    ' and '.join(map(str, shapes[:3]))))
-        stacked = xp.stack(arrays)
-        if isinstance(device, backend.GpuDevice):
-            # Another GPU may read it, which waits for its own stream alone.
-            device.device.synchronize()
-        return stacked
-
-
-def repeatable(x: Any) -> Any:
-    """Calibration inputs that can be read several times."""
-    x = variable.as_array(x)
-    if hasattr(x, 'reset') or not hasattr(x, '__next__'):
-        return x
-    return _Batches(iterate_batches(x))
-
-
-class _Batches(list[Any]):
-    """Batches, whose lengths may differ."""

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import chainer
-import chainer.links as L
 import numpy
 from chainer import utils
 from chainer.backends import cuda
 from chainer.utils import type_check
 
-from shared_linear.compression import dense
+from shared_linear.compression import dense, signature
+from shared_linear.compression.inputs import Batch
 from shared_linear.layers.link import SharedLinear
 
 
@@ -100,23 +100,24 @@ class Run(NamedTuple):
 
 
 def run(
-        model: Any, batch: Any, layers: dict[str, Any], graph: bool = False,
+        model: Any, batch: Batch, layers: dict[str, Any], graph: bool = False,
 ) -> Run:
     """Runs a model in test mode, and records the calls of some layers.
 
     Args:
         model: Chain. Of a Classifier the predictor is called.
-        batch: Array of inputs.
+        batch: Some of its inputs.
         layers: Links by path.
         graph: Whether to build the computational graph.
 
     Raises:
-        ValueError: If the model does not take the inputs.
+        TypeError: If the model does not take as many inputs, or such names.
+        ValueError: If it does not take the inputs.
 
     """
     recorder = _Layers({id(link): path for path, link in layers.items()})
     functions = _Functions(recorder)
-    batch = model.device.send(batch)
+    batch = batch.to_device(model.device)
     with contextlib.ExitStack() as stack:
         stack.enter_context(chainer.using_config('train', False))
         stack.enter_context(chainer.using_config('enable_backprop', graph))
@@ -148,21 +149,19 @@ def _same_attributes(model: Any) -> Iterator[None]:
             vars(link).update(attributes, **edits)
 
 
-def call_model(model: Any, batch: Any) -> list[Any]:
+def call_model(model: Any, batch: Batch) -> list[Any]:
     """The results of a model, of a Classifier those of its predictor."""
-    function = model.predictor if isinstance(model, L.Classifier) else model
+    signature.check(model, batch.args, batch.kwargs)
     try:
-        return list(_flatten(function(batch)))
+        return list(_flatten(batch.call(signature.called(model))))
     except type_check.InvalidType as error:
         raise ValueError(
-            'the model does not take calibration inputs of shape {} and '
-            'dtype {}: {}'.format(
-                batch.shape, batch.dtype,
-                ' '.join(str(error).split()))) from error
+            'the model does not take calibration inputs of {}: {}'.format(
+                batch, ' '.join(str(error).split()))) from error
 
 
 def sensitivities(
-        model: Any, batch: Any, layers: dict[str, Any],
+        model: Any, batch: Batch, layers: dict[str, Any],
         rng: Any) -> dict[str, Any]:
     """How the outputs of a model change with those of its layers.
 
@@ -172,7 +171,7 @@ def sensitivities(
 
     Args:
         model: Chain.
-        batch: Array of inputs.
+        batch: Some of its inputs.
         layers: Layers by path, each of which is called once.
         rng: Random state, for the signs.
 

@@ -9,7 +9,7 @@ import chainer
 import numpy
 from chainer import backend
 
-from shared_linear.compression import calibration, capture
+from shared_linear.compression import capture, inputs
 from shared_linear.compression.pipeline import Compression
 from shared_linear.compression.report import Report
 from shared_linear.layers import checks
@@ -31,6 +31,7 @@ def compress(
         of: str = 'parameters',
         exclude: Iterable[str] | str = (),
         mask: Any = None,
+        n_inputs: int | None = None,
         seed: int = 0,
         n_sweeps: int | None = None,
         progress: bool = False,
@@ -68,9 +69,10 @@ def compress(
             it are run on ``x`` in test mode, and it is not changed. Of a
             :class:`chainer.links.Classifier` the predictor is run.
         x: Calibration inputs of the model, as for :func:`share_weights`:
-            an array or a Variable, a dataset, a Chainer iterator or an
-            iterator of batches, whose lengths may differ. Some thousands are
-            good. Labels are not used.
+            an array or a Variable; a tuple or a dict of several, ``model(*x)``
+            or ``model(**x)``; a dataset, a Chainer iterator or an iterator of
+            batches, whose lengths may differ. Some thousands are good. Labels
+            are not used: see ``n_inputs``.
         budget (float): Part of the parameters, operations or bytes that may
             be left, more than 0 and at most 1.
         of (str): ``'parameters'``: those of the whole model.
@@ -81,9 +83,16 @@ def compress(
         exclude (str or iterable of str): Patterns of paths of layers that
             are to stay as they are.
         mask: Which rows are inputs and which are padding: a function of a
-            batch that returns booleans of the shape of the minibatch axes of
-            the layers, as ``lambda ids: ids != 0``; or such an array for all
-            of ``x``, if ``x`` is an array. Padding is not fitted to.
+            batch, called as the model is, that returns booleans of the shape
+            of the minibatch axes of the layers, as ``lambda ids: ids != 0``;
+            or such an array for all of ``x``, if ``x`` is an array, or a tuple
+            or a dict of them. Padding is not fitted to.
+        n_inputs (int): How many elements at the beginning of a tuple are
+            inputs, where the rest are labels. By default, of datasets and
+            iterators, as many as there are arguments without a default in the
+            model's ``forward``, and at least one, as with ``forward(self,
+            *args)``; of ``x`` that is a tuple itself, all. Of an example that
+            is a dict the inputs are those that ``forward`` has the names of.
         seed (int): See :func:`group_inputs`.
         n_sweeps (int): Step limit of the searches, for each layer.
         progress (bool): Whether to draw a progress bar for the whole.
@@ -94,10 +103,12 @@ def compress(
         prints as a table of the layers.
 
     Raises:
-        TypeError: If ``model``, ``x`` or ``budget`` is of no such kind.
+        TypeError: If ``model``, ``x`` or ``budget`` is of no such kind, or
+            ``model`` does not take as many inputs, or such names.
         ValueError: If there is no layer to compress, or the budget cannot be
             met; if ``x`` has less than two inputs, has a value that is not
-            finite, or is not what the model takes; if ``mask`` does not fit.
+            finite, inputs of different lengths, or is not what the model
+            takes; if ``mask`` does not fit.
         MemoryError: If it would take more memory than there is.
 
     Layers that the model calls twice or never, that share a parameter with
@@ -116,13 +127,16 @@ def compress(
 
     """
     _check_arguments(model, budget, of)
+    if n_inputs is not None:
+        checks.check_positive_int(n_inputs, 'n_inputs')
     seed = checks.check_seed(seed)
+    rule = inputs.OfModel(model, n_inputs)
     batches = [
-        batch for batch in calibration.iterate_batches(x, _batch_size(x))
+        batch for batch in inputs.iterate(x, rule, _batch_size(x))
         if len(batch)]
     masks = _masks(mask, x, batches)
     with capture.same_random_numbers(model) as wind_back:
-        batches = [model.device.send(batch) for batch in batches]
+        batches = [batch.to_device(model.device) for batch in batches]
         work = Compression(
             model, batches, masks, hold_out(batches), exclude, wind_back,
             seed, n_sweeps, progress)
@@ -131,8 +145,7 @@ def compress(
 
 def _batch_size(x):
     """At most MOST_BATCHES batches: each runs in a thread (lockstep.py)."""
-    count = len(x) if hasattr(x, '__len__') else 0
-    return max(BATCH_SIZE, -(-count // MOST_BATCHES))
+    return max(BATCH_SIZE, -(-inputs.count(x) // MOST_BATCHES))
 
 
 def _check_arguments(model, budget, of):
@@ -154,7 +167,7 @@ def _check_arguments(model, budget, of):
             ', '.join(map(repr, KINDS)), of))
 
 
-def hold_out(batches: list[Any]) -> list[Array]:
+def hold_out(batches: list[inputs.Batch]) -> list[Array]:
     """Every tenth example of all, and at least one."""
     count = sum(map(len, batches))
     if count < 2:
@@ -166,19 +179,21 @@ def hold_out(batches: list[Any]) -> list[Array]:
     return numpy.split(held_out, numpy.cumsum([len(b) for b in batches])[:-1])
 
 
-def _masks(mask: Any, x: Any, batches: list[Any]) -> list[Array] | None:
+def _masks(mask: Any, x: Any, batches: list[inputs.Batch],
+) -> list[Array] | None:
     if mask is None:
         return None
     if callable(mask):
         masks = []
         for batch in batches:
-            with chainer.using_device(backend.get_device_from_array(batch)):
-                masks.append(_cpu(mask(batch)))
+            device = backend.get_device_from_array(*batch.arrays)
+            with chainer.using_device(device):
+                masks.append(_cpu(batch.call(mask)))
     else:
         mask = _cpu(chainer.as_array(mask))
-        if len(mask) != sum(map(len, batches)) or not hasattr(x, 'shape'):
+        if len(mask) != sum(map(len, batches)) or not inputs.are_arrays(x):
             raise ValueError(
-                'a mask that is an array goes with inputs x that are one, of '
+                'a mask that is an array goes with inputs x that are, too, of '
                 'as many: x has {}, the mask {}'.format(
                     sum(map(len, batches)), len(mask)))
         masks = numpy.split(

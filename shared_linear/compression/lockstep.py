@@ -60,7 +60,7 @@ class Run:
 
     Args:
         model: Chain. Of a Classifier the predictor is called.
-        batch: Array of inputs.
+        batch: Some of its inputs.
         paths: Layers to stop at.
         settings: What holds in the main thread.
         skips: Functions, by number, and layers, by path, of which an input

@@ -15,6 +15,7 @@ from shared_linear.compression import (
     memory,
     planning,
     rebuilding,
+    signature,
 )
 from shared_linear.compression.comparison import error_and_cosine, near
 from shared_linear.compression.course import Course, Layer, Outcome
@@ -138,7 +139,7 @@ class Compression:
         if size not in rows.values():
             raise ValueError(
                 'mask of shape {} for a batch of {}: no layer has such '
-                'minibatch axes'.format(shapes[0], self.batches[0].shape))
+                'minibatch axes'.format(shapes[0], self.batches[0]))
 
     def measure(self):
         """The errors of all forms of all layers."""
@@ -228,7 +229,10 @@ class Compression:
         self._check_results(new, built.results)
         results = built.results
         if n_bits is not None:
-            surgery.quantize(new, self.batches[:4], n_bits)
+            surgery.quantize(
+                signature.called(new),
+                [batch.kwargs or batch.args for batch in self.batches[:4]],
+                n_bits)
             results = [
                 (before, self._results(new, batch))
                 for (before, _), batch in zip(

@@ -7,10 +7,11 @@ from typing import Any
 import chainer
 import numpy
 
-from shared_linear.compression import calibration, capture, grouping
+from shared_linear.compression import capture, grouping, inputs
 from shared_linear.compression.budget import allot
 from shared_linear.compression.report import Report
 from shared_linear.compression.sharing import Sharing
+from shared_linear.layers import checks
 
 
 def share_weights(
@@ -23,6 +24,7 @@ def share_weights(
         refit: bool = True,
         add_bias: bool = False,
         n_blocks: int | Mapping[str, int] = 1,
+        n_inputs: int | None = None,
         seed: int = 0,
         n_sweeps: int | None = None,
         time_limit: float | None = None,
@@ -75,11 +77,15 @@ def share_weights(
             not changed, and no
             statistics, gradients or random states (of Python and NumPy) are.
             Of a :class:`chainer.links.Classifier` the predictor is run.
-        x: Calibration inputs of the model: an array or a Variable, a dataset
-            whose examples are inputs or tuples that begin with one, a Chainer
-            iterator, which is read for one epoch, or an iterator of batches.
+        x: Calibration inputs of the model: an array or a Variable; of a
+            model of several inputs, a tuple of them, ``model(*x)``, or a dict,
+            ``model(**x)``, with a row of each for an example; a dataset whose
+            examples are inputs, or tuples or dicts of inputs and labels; a
+            Chainer iterator, which is read for one epoch; or an iterator of
+            batches, each an array, a tuple, a dict or a list of examples.
             They are read once or twice for each layer; an iterator that cannot
-            start again is kept in memory. Labels are not used.
+            start again is kept in memory. Labels are not used: see
+            ``n_inputs``.
         n_tiles (int or dict): Number of tiles for every layer that it
             divides the input size of; or numbers by patterns of paths, such
             as ``{'/l2': 10, '/head/*': 4}``, of which the first that matches
@@ -100,6 +106,12 @@ def share_weights(
             patterns of paths, as for ``n_tiles``. The other shared layers
             have one block. A layer of one tile and several blocks is shared,
             too.
+        n_inputs (int): How many elements at the beginning of a tuple are
+            inputs, where the rest are labels. By default, of datasets and
+            iterators, as many as there are arguments without a default in the
+            model's ``forward``, and at least one, as with ``forward(self,
+            *args)``; of ``x`` that is a tuple itself, all. Of an example that
+            is a dict the inputs are those that ``forward`` has the names of.
         seed (int): See :func:`group_inputs`, as for all that follow. The
             seed of a :class:`MixedLinear` is the sum of it and of the number
             of fully connected layers that the model calls before.
@@ -113,14 +125,16 @@ def share_weights(
         table of the layers.
 
     Raises:
-        TypeError: If ``model`` or ``x`` is of no such kind.
+        TypeError: If ``model`` or ``x`` is of no such kind, or ``model`` does
+            not take as many inputs, or such names.
         ValueError: If there is no layer to share; if a layer that is to be
             shared is never called, called twice, or has no parameters yet; if
             a pattern matches no layer, ``n_tiles`` does not divide an input
             size, or ``n_blocks`` an output size; if the budget cannot be met;
-            if ``x`` is empty, has a value that is not finite, or is not what
-            the model takes; if a layer that is to be shared has a parameter
-            that something else reads, too.
+            if ``x`` is empty, has a value that is not finite, inputs of
+            different lengths, or is not what the model takes; if a layer
+            that is to be shared has a parameter that something else reads,
+            too.
         RuntimeError: If a layer of the new model does not give the outputs
             that its weight explains, with the error that is reported. The
             two models are compared at the end.
@@ -147,11 +161,12 @@ def share_weights(
         ((4, 3), (1, 5))
 
     """
-    _check_arguments(model, n_tiles, budget)
+    _check_arguments(model, n_tiles, budget, n_inputs)
     grouping.check_search(seed, n_sweeps, time_limit)
-    x = calibration.repeatable(x)
+    rule = inputs.OfModel(model, n_inputs)
+    x = inputs.repeatable(x, rule)
     with capture.same_random_numbers(model) as wind_back:
-        sharing = Sharing(model, x, exclude, add_bias, wind_back)
+        sharing = Sharing(model, x, rule, exclude, add_bias, wind_back)
         if budget is None:
             numbers = sharing.match(n_tiles)
             blocks = sharing.match_blocks(n_blocks, numbers)
@@ -173,13 +188,15 @@ def share_weights(
     return sharing.new, sharing.report()
 
 
-def _check_arguments(model, n_tiles, budget):
+def _check_arguments(model, n_tiles, budget, n_inputs):
     if not isinstance(model, (chainer.Chain, chainer.ChainList)):
         raise TypeError(
             'share_weights takes a Chain or a ChainList, not a {}{}'.format(
                 type(model).__name__,
                 '; for a layer alone there is SharedLinear.from_linear'
                 if isinstance(model, chainer.Link) else ''))
+    if n_inputs is not None:
+        checks.check_positive_int(n_inputs, 'n_inputs')
     if (n_tiles is None) == (budget is None):
         raise ValueError('give either n_tiles or a budget')
     if budget is not None and (

@@ -17,6 +17,7 @@ from shared_linear.compression import (
     dense,
     grouping,
     hidden_units,
+    inputs,
 )
 from shared_linear.compression.paths import matching
 from shared_linear.compression.report import LayerReport, Report
@@ -41,14 +42,16 @@ class Sharing:
     Args:
         model: Chain, which is copied.
         x: Calibration inputs that can be read several times.
+        rule: What of them the model is called with.
         exclude: Patterns of paths of layers to leave as they are.
         add_bias: Whether shared layers get a bias where there was none.
         wind_back: Function that winds the random numbers back.
 
     """
 
-    def __init__(self, model, x, exclude, add_bias, wind_back):
+    def __init__(self, model, x, rule, exclude, add_bias, wind_back):
         self.x = x
+        self.rule = rule
         self.add_bias = add_bias
         self.wind_back = wind_back
         # A copy no longer shares all that the model shares.
@@ -240,12 +243,12 @@ class Sharing:
         self._check_called(path)
 
     def _refit_one(self, path):
-        inputs = [
+        fed = [
             self._run(model, self.compared, {path: link}).calls[0].x
             for model, link in (
                 (self.original, self.layers[path]),
                 (self.new, self._links_of_new()[path]))]
-        if (inputs[0] == inputs[1]).all():
+        if (fed[0] == fed[1]).all():
             return  # It is behind no shared layer.
         W, b, self.errors[path] = self._fit(
             path, self.new, may_add_bias=False).solve(1)
@@ -333,7 +336,7 @@ class Sharing:
         """Calibration inputs in batches; there is at least one."""
         if hasattr(self.x, 'reset'):
             self.x.reset()
-        batches = calibration.iterate_batches(self.x, BATCH_SIZE)
+        batches = inputs.iterate(self.x, self.rule, BATCH_SIZE)
         first = next(batches, None)
         if first is None or len(first) == 0:
             raise ValueError('there are no calibration inputs')

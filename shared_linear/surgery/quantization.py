@@ -66,8 +66,8 @@ def quantize(model: chainer.Link, calibration: Any, n_bits: int = 8, *,
 
     Args:
         model (~chainer.Link): The model, changed in place.
-        calibration: A batch of inputs (an array, or a tuple of arguments),
-            or an iterable of batches.
+        calibration: A batch of inputs (an array, or a tuple or a dict of
+            arguments), or an iterable of batches.
         n_bits (int): From 2 to 16.
         symmetric (bool): Whether activations are quantized symmetrically.
         per_channel (bool): Whether each output channel of a weight has a
@@ -102,7 +102,7 @@ def quantize(model: chainer.Link, calibration: Any, n_bits: int = 8, *,
             f'ranges must be min_max or moving_average, not {ranges!r}')
     FakeQuantize(n_bits)  # Raises before the model is touched.
     _check_link(model)
-    example = Example(batches[0], {})
+    example = batches[0]
     with chainer.using_config('train', False):
         edited.settle(model, *example[:2])
     with transaction(model):
@@ -183,11 +183,12 @@ def calibrate(model: chainer.Link, calibration: Any) -> chainer.Link:
         for quantizer in quantizers:
             quantizer.reset()
         # Nothing else is to remember that it ran, such as a recurrent link.
-        with preserved(model, batches, leave=quantizers), \
+        given = [(*batch.args, *batch.kwargs.values()) for batch in batches]
+        with preserved(model, given, leave=quantizers), \
                 chainer.using_config('train', False), \
                 chainer.no_backprop_mode():
             for batch in batches:
-                model(*batch)
+                model(*batch.args, **batch.kwargs)
         for quantizer in _quantizers(model):
             # One that saw nothing would fail when it is reached in train
             # mode.
@@ -251,15 +252,22 @@ def _rows(graph: Iterable[Node],
             yield Quantized(source.origin, layer, 'output')
 
 
-def _batches(calibration: Any) -> list[tuple[Any, ...]]:
+def _batches(calibration: Any) -> list[Example]:
     arrays = (chainer.Variable, *chainer.get_array_types())
     if isinstance(calibration, arrays):
-        return [(calibration,)]
-    if isinstance(calibration, tuple):
-        return [calibration]
+        return [Example((calibration,), {})]
+    if isinstance(calibration, (tuple, dict)):
+        return [_example(calibration)]
     if not isinstance(calibration, Iterable):
         raise TypeError(
             'calibration must be a batch or an iterable of batches, not '
             f'{type(calibration).__name__}')
-    return [batch if isinstance(batch, tuple) else (batch,)
-            for batch in calibration]
+    return [_example(batch) for batch in calibration]
+
+
+def _example(batch: Any) -> Example:
+    if isinstance(batch, Example):
+        return batch
+    if isinstance(batch, dict):
+        return Example((), batch)
+    return Example(batch if isinstance(batch, tuple) else (batch,), {})

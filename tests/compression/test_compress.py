@@ -11,6 +11,7 @@ from shared_linear import surgery
 from shared_linear.compression import between, capture, course, memory
 from shared_linear.compression.comparison import Untrue
 from shared_linear.compression.compress import hold_out
+from shared_linear.compression.inputs import Batch
 from shared_linear.compression.pipeline import Compression
 
 import chainer  # isort: skip
@@ -217,7 +218,7 @@ def test_functions_are_found_element_wise_by_trial(activation, scalable):
 
 
 def pairs_of(model, x=None):
-    x = inputs(16) if x is None else x
+    x = Batch([inputs(16) if x is None else x])
     links = {path: link for path, link in model.namedlinks(skipself=True)
              if isinstance(link, L.Linear)}
     recorded = capture.run(model, x, links, graph=True)
@@ -324,7 +325,7 @@ def test_skips_are_seen_in_the_graph(make, takers):
     model = make(3)
     links = {path: link for path, link in model.namedlinks(skipself=True)
              if isinstance(link, L.Linear)}
-    recorded = capture.run(model, sequences(), links, graph=True)
+    recorded = capture.run(model, Batch([sequences()]), links, graph=True)
     skips = between.find_skips(recorded, links)
     assert skips == {
         path: between.Skip(taker, 0) for path, taker in takers.items()}
@@ -482,7 +483,7 @@ def test_folds_alone_go_into_the_rows_before(activation):
     """Behind ReLU units are scaled, too."""
     model, x = MLP(), inputs()
     model.activation = activation
-    batches = [x[:300], x[300:]]
+    batches = [Batch([x[:300]]), Batch([x[300:]])]
     with capture.same_random_numbers(model) as wind_back:
         work = Compression(
             model, batches, None, hold_out(batches), (), wind_back, 0)

@@ -4,6 +4,7 @@ import pytest
 
 import shared_linear as sl
 from shared_linear.compression import calibration, capture, hidden_units
+from shared_linear.compression.inputs import OfModel
 from shared_linear.compression.sharing import Sharing
 
 import chainer  # isort: skip
@@ -188,8 +189,8 @@ def test_rows_are_scaled_rows():
 def weight_of_errors(model, path='/l2', x=None):
     x = inputs() if x is None else x
     with capture.same_random_numbers(model) as wind_back:
-        return Sharing(model, x, (), False, wind_back)._sensitivity(
-            path, len(x))
+        sharing = Sharing(model, x, OfModel(model), (), False, wind_back)
+        return sharing._sensitivity(path, len(x))
 
 
 def test_errors_weigh_what_they_do_to_the_outputs():

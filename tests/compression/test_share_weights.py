@@ -9,6 +9,7 @@ import shared_linear as sl
 from shared_linear.compression import between, capture
 from shared_linear.compression import budget as budget_module
 from shared_linear.compression.calibration import RIDGE
+from shared_linear.compression.inputs import Batch
 
 import chainer  # isort: skip
 import chainer.functions as F  # isort: skip
@@ -173,9 +174,10 @@ def test_elsewhere_the_order_is_kept(forward, monkeypatch):
 def test_the_graph_shows_who_else_needs_the_units(forward, monkeypatch):
     def find(model):
         layers = {'/l1': model.l1, '/l2': model.l2}
-        run = capture.run(model, inputs(), layers, graph=True)
+        x = Batch([inputs()])
+        run = capture.run(model, x, layers, graph=True)
         return between.find_pairs(
-            model, inputs(), run, layers, lambda: None).get('/l2')
+            model, x, run, layers, lambda: None).get('/l2')
     assert find(MLP()) == between.Pair('/l1', True, True)
     monkeypatch.setattr(MLP, 'forward', forward)
     assert find(MLP()) is None

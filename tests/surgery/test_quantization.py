@@ -320,7 +320,9 @@ def test_quantization_aware_training_lowers_the_loss():
 def test_forms_of_calibration_data():
     x = images(4)
     ranges = []
-    for calibration in x, chainer.Variable(x), (x,), [x], iter([(x,)]):
+    for calibration in (
+            x, chainer.Variable(x), (x,), [x], iter([(x,)]), {'x': x},
+            [{'x': x}]):
         model = randomize(CNN())
         surgery.quantize(model, calibration)
         ranges.append(float(model.activation_ReLU.high))
