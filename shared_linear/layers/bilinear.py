@@ -100,7 +100,7 @@ class BilinearFunction(function_node.FunctionNode):
         inputs = checks.plain(inputs)
         self.retain_inputs((0, 1))  # b is not retained
         x, W = inputs[:2]
-        checks.check_one_device(**dict(zip('xWb', inputs, strict=False)))
+        checks.check_one_device('xWb', inputs)
         self._find_form(x.shape, W.shape)
         y, self._kept = self.form.product(x, W)
         if len(inputs) == 3:
@@ -132,7 +132,7 @@ class GradData(function_node.FunctionNode):
     def forward(self, inputs):
         inputs = checks.plain(inputs)
         self.retain_inputs((0, 1))
-        checks.check_one_device(W=inputs[0], gy=inputs[1])
+        checks.check_one_device(('W', 'gy'), inputs)
         return self.form.grad_data(*inputs, self.dtype),
 
     def backward(self, indexes, grad_outputs):
@@ -158,7 +158,7 @@ class GradWeight(function_node.FunctionNode):
     def forward(self, inputs):
         inputs = checks.plain(inputs)
         self.retain_inputs((0, 1))
-        checks.check_one_device(x=inputs[0], gy=inputs[1])
+        checks.check_one_device(('x', 'gy'), inputs)
         kept, self._kept = self._kept, None
         return self.form.grad_weight(*inputs, self.dtype, kept),
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from chainer.types import NdArray
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class FoldForm(bilinear.Form):
     """fold(x) W^T: n times fewer operations than the definition."""
 
@@ -45,7 +45,7 @@ class FoldForm(bilinear.Form):
             x, self.n_tiles, product_dtype(x, other), self.order)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class TileForm(bilinear.Form):
     """x tile(W)^T: the definition, and what the article computes."""
 

@@ -211,7 +211,7 @@ def _launch(name, x, out, shape, n_tiles, order):
     """Runs a kernel with a thread for each packet of ``shape``."""
     if out.size == 0:
         return
-    checks.check_one_device(x=x, order=order)
+    checks.check_one_device(('x', 'order'), (x, order))
     rows, width = utils.size_of_shape(shape[:-1]), shape[-1]
     # Copies x if its rows are not equally far from each other.
     x = x.reshape(rows, x.shape[-1])
