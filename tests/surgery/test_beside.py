@@ -1,6 +1,7 @@
 """Edits beside running threads, and in the children of busy parents."""
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -182,6 +183,10 @@ def test_parts_in_threads_of_the_model_do_not_hang(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork')
 @pytest.mark.filterwarnings('ignore:.*multi-threaded.*:DeprecationWarning')
 def test_children_of_a_busy_parent_do_not_hang():
+    if sys.gettrace() is not None:
+        pytest.skip(
+            'coverage takes a lock of its own in every thread, which a fork '
+            'takes along')
     models = [Small() for _ in range(3)]
     x = vectors()
     for model in models:
