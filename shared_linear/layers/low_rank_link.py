@@ -16,7 +16,12 @@ from shared_linear.layers.initial_weights import (
     initialize_as,
 )
 from shared_linear.layers.products import dot
-from shared_linear.layers.tiled_link import TiledLinear, fit_of, to_cpu
+from shared_linear.layers.tiled_link import (
+    TiledLinear,
+    cast_like,
+    fit_of,
+    to_cpu,
+)
 
 if TYPE_CHECKING:
     from chainer import Variable
@@ -301,10 +306,8 @@ def low_rank_like(
         link: Any, B: Any, A: Any, b: Any, n_tiles: int,
         order: Any, cls: type[LowRankLinear] = LowRankLinear) -> LowRankLinear:
     """A link of these arrays, in the dtypes and on the device of another."""
-    dtype = (link.A if isinstance(link, LowRankLinear) else link.W).dtype
-    B, A = (to_cpu(array).astype(dtype, copy=False) for array in (B, A))
-    if b is not None:
-        b = to_cpu(b).astype(dtype if link.b is None else link.b.dtype)
+    weight = link.A if isinstance(link, LowRankLinear) else link.W
+    (B, A), b = cast_like(link, weight, (B, A), b)
     new = cls(
         n_tiles * A.shape[1], len(B), b is None,
         (initialize_as(B), initialize_as(A)), initialize_as(b),

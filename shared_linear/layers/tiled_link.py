@@ -1,7 +1,7 @@
 """What the links whose input is tiled have in common."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import chainer
@@ -295,14 +295,22 @@ def link_like(
         link_class: type[Any], link: chainer.Link, W: Any, b: Any,
         **sharing: Any) -> Any:
     """A link of these arrays, in the dtypes and on the device of another."""
-    W = to_cpu(W).astype(link.W.dtype, copy=False)
-    if b is not None:
-        b = to_cpu(b).astype((link.W if link.b is None else link.b).dtype)
+    (W,), b = cast_like(link, link.W, (W,), b)
     n_blocks = sharing.get('n_blocks', 1)
     new = link_class(
         sharing['n_tiles'] * W.shape[1], n_blocks * len(W), b is None,
         initialize_as(W), initialize_as(b), **sharing)
     return new.to_device(link.device)
+
+
+def cast_like(
+        link: Any, weight: Any, weights: Sequence[Any], b: Any,
+) -> tuple[list[Any], Any]:
+    """Weights and a bias on the CPU, in the dtypes of a link's own."""
+    if b is not None:
+        b = to_cpu(b).astype((weight if link.b is None else link.b).dtype)
+    return [
+        to_cpu(W).astype(weight.dtype, copy=False) for W in weights], b
 
 
 def saved_order(serializer: chainer.AbstractSerializer) -> Any:
