@@ -7,6 +7,7 @@ ratio of two contestants is the median of the ratios within the rounds.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -302,6 +303,31 @@ def save(args: argparse.Namespace, script: str, results: Any) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes ``path`` in one step at the end.
+
+    So a file is there as a whole or not at all, whoever else writes it.
+    """
+    unfinished = path.with_name('{}.{}.tmp'.format(path.name, os.getpid()))
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def keep_result(path: Path, result: Any) -> None:
+    """Keeps a result for a benchmark that goes on where it was."""
+    with written_whole(path) as unfinished:
+        unfinished.write_text(json.dumps(result) + '\n', 'utf-8')
+
+
+def read_result(path: Path) -> Any:
+    """A result that was kept, or ``None``."""
+    return json.loads(path.read_text('utf-8')) if path.exists() else None
+
+
 def plot_path(args: argparse.Namespace, script: str) -> Path:
     args.out.mkdir(parents=True, exist_ok=True)
     return args.out / (Path(script).stem + '.png')
@@ -326,6 +352,13 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         cells = [row[0].ljust(widths[0])]
         cells += [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
         print('  '.join(cells).rstrip(), flush=True)
+
+
+def print_markdown(header: Sequence[str], rows: Sequence[Sequence[str]],
+) -> None:
+    """Prints a table as it stands in the pages here."""
+    for row in [header, ['---'] * len(header), *rows]:
+        print('| {} |'.format(' | '.join(row)), flush=True)
 
 
 def milliseconds(spread: Spread) -> str:

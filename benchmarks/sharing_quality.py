@@ -13,7 +13,6 @@ import functools
 import itertools
 import json
 import math
-import os
 import statistics
 import sys
 import time
@@ -319,17 +318,16 @@ class Runs:
         checksum = zlib.crc32(json.dumps(what, sort_keys=True).encode())
         path = self.folder / '{}-{}-{:g}-{}-seed{}-{:08x}.json'.format(
             name, part, learning_rate, n_epochs, seed, checksum)
-        if path.exists():
-            return json.loads(path.read_text('utf-8'))['error']
+        kept = harness.read_result(path)
+        if kept is not None:
+            return kept['error']
         if not self.train_missing:
             return None
         start = time.perf_counter()
         what['error'] = self._train(
             layers, ordered, part, learning_rate, n_epochs, seed)
         what['seconds'] = round(time.perf_counter() - start, 1)
-        unfinished = path.with_suffix('.{}.tmp'.format(os.getpid()))
-        unfinished.write_text(json.dumps(what) + '\n', 'utf-8')
-        unfinished.replace(path)
+        harness.keep_result(path, what)
         print('{}: {:.2f} %, {:.0f} s'.format(
             path.stem, what['error'], what['seconds']), flush=True)
         return what['error']

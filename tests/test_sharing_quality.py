@@ -1,9 +1,9 @@
 """The benchmark of mixed sharing compares equals, and goes on when killed."""
 import json
-import struct
 
 import numpy
 import pytest
+from idx import write_idx
 
 from benchmarks import sharing_quality
 from benchmarks.sharing_quality import Method, Network, narrower, plan
@@ -11,12 +11,6 @@ from benchmarks.sharing_quality import Method, Network, narrower, plan
 MNIST = {
     name: [784, *hidden, 10]
     for name, (hidden, _) in sharing_quality.NETWORKS.items()}
-
-
-def write_idx(path, array):
-    path.write_bytes(struct.pack(
-        '>I{}I'.format(array.ndim), 0x800 + array.ndim, *array.shape)
-        + array.astype(numpy.uint8).tobytes())
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 import gzip
 import os
 import re
-import struct
 import subprocess
 import sys
 from importlib import util
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from idx import write_idx
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / 'examples' / 'edit_a_trained_network.py'
@@ -25,12 +25,6 @@ def run(*args, timeout=240):
         capture_output=True, timeout=timeout, cwd=ROOT,
         env={**os.environ, 'OPENBLAS_NUM_THREADS': '1',
              'PYTHONPATH': os.pathsep.join(sys.path)})
-
-
-def write_idx(path, array):
-    header = struct.pack('>HBB', 0, 8, array.ndim)
-    header += struct.pack(f'>{array.ndim}I', *array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
 @pytest.fixture(scope='module')
