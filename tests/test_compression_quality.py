@@ -10,6 +10,7 @@ from benchmarks import (
     compression_tables,
     scratch_peers,
     sharing_quality,
+    small_networks,
 )
 from benchmarks.compression_quality import Job
 from examples import compress_mnist
@@ -39,14 +40,15 @@ def run(tmp_path, data, monkeypatch):
     monkeypatch.setitem(compress_mnist.NETWORKS, '1000-900', (24, 20))
     monkeypatch.setitem(compress_mnist.NETWORKS, 'lenet-300-100', (20, 12))
     monkeypatch.setattr(
-        compression_quality, 'QUANTIZED', ('lenet-300-100', 5, 20))
+        small_networks, 'QUANTIZED', ('lenet-300-100', 5, 20))
     monkeypatch.setattr(compression_quality, 'RATIOS', (2, 4))
-    monkeypatch.setattr(compression_quality, 'EPOCHS', 2)
+    monkeypatch.setattr(small_networks, 'EPOCHS', 2)
 
     def run(*flags):
         compression_quality.main([
             '--data', str(data), '--runs', 'runs', '--out', 'out',
-            '--calibration', '200', '--budgets', '5', '--seeds', '3', *flags])
+            '--calibration', '200', '--budgets', '5', '--seeds', '3',
+            '--parts', 'networks', *flags])
         path = tmp_path / 'out' / 'compression_quality.json'
         return json.loads(path.read_text())['results']
 
@@ -90,9 +92,9 @@ def test_it_goes_on_where_it_was_and_reports_what_is_there(
     assert [path.suffix for path in kept] == ['.npz', '.json', '.json']
 
     results = []
-    result = compression_quality.Trained.result
+    result = small_networks.Trained.result
     monkeypatch.setattr(
-        compression_quality.Trained, 'result',
+        small_networks.Trained, 'result',
         lambda self, job: results.append(job) or result(self, job))
     lost = next(path for path in kept if 'narrow' in path.name)
     lost.unlink()
@@ -107,8 +109,28 @@ def test_it_goes_on_where_it_was_and_reports_what_is_there(
         assert path.read_bytes().startswith(b'\x89PNG')
 
 
+@pytest.mark.slow
+def test_processes_share_the_work(data, tmp_path, monkeypatch, capfd):
+    reports = []
+    monkeypatch.setattr(
+        compression_tables, 'report',
+        lambda args, script, results, facts: reports.append(results))
+    for runs, processes in ('one', '1'), ('two', '2'):
+        compression_quality.main([
+            '--data', str(data), '--runs', str(tmp_path / runs),
+            '--networks', 'lenet-300-100', '--ways', 'narrow', 'hashed',
+            '--budgets', '15', '--seeds', '3', '--parts', 'networks',
+            '--processes', processes])
+        assert capfd.readouterr().out.count('narrow {') == 1
+    one, two = reports
+    assert len(one) == 2
+    for result in *one.values(), *two.values():
+        del result['cpu_seconds']
+    assert two == one
+
+
 def test_validation_counts_no_errors_on_test_digits(run, monkeypatch):
-    monkeypatch.setattr(compression_quality, 'N_VALIDATION', 50)
+    monkeypatch.setattr(small_networks, 'N_VALIDATION', 50)
     flags = '--networks', 'lenet-300-100', '--ways', 'dense'
     tested = run(*flags)
     validated = run(*flags, '--validate')
@@ -118,7 +140,7 @@ def test_validation_counts_no_errors_on_test_digits(run, monkeypatch):
 
 @pytest.mark.slow
 def test_one_layer_alone_keeps_the_others(run, capsys):
-    rows = run('--layer')['layer']
+    rows = run('--parts', 'layer')['layer']
     assert {(row['ratio'], row['way']) for row in rows} == {
         (ratio, way) for ratio in (2, 4)
         for way in compression_quality.LAYER_WAYS}
