@@ -18,6 +18,7 @@ from shared_linear.compression.calibration import Moments
 from shared_linear.compression.lockstep import Lockstep
 from shared_linear.compression.planning import Curve, Form, Size
 from shared_linear.compression.regression import InputMap, Solution
+from shared_linear.compression.samples import Samples
 
 Array = numpy.ndarray
 
@@ -361,7 +362,7 @@ class Course:
         in_size = layer.W.shape[1] if units is None else len(units)
         by_samples = in_size > min(WIDEST_COVARIANCE, max(n_train, 1000))
         W: Any = layer.W.astype(
-            numpy.float32 if by_samples else numpy.float64)
+            numpy.float32 if by_samples else numpy.float64, copy=False)
         b = None if layer.b is None else layer.b.astype(numpy.float64)
         if targets is None:
             L = self._L(path)
@@ -395,16 +396,18 @@ class Course:
             arrays: list[Any] = []
             for which in ('train', 'held_out'):
                 xs, ys = zip(*parts(which), strict=True)
-                x = numpy.concatenate(xs).astype(numpy.float32)
+                x = numpy.concatenate(xs).astype(numpy.float32, copy=False)
+                del xs
                 if targets is None:
                     y = x @ W.T
                     if b is not None:
                         y += b.astype(numpy.float32)
                 else:
-                    y = numpy.concatenate(ys).astype(numpy.float32)
+                    y = numpy.concatenate(ys).astype(
+                        numpy.float32, copy=False)
                 arrays += [x, y]
             x, y, held_x, held_y = arrays
-            return regression.Samples(x, y, held_x, held_y, W, b is not None)
+            return Samples(x, y, held_x, held_y, W, b is not None)
         moments = []
         for which in ('train', 'held_out'):
             one = Moments(in_size, len(W) if targets is not None else 0)

@@ -10,15 +10,21 @@ from shared_linear.compression.regression import (
     Covariances,
     Factors,
     InputMap,
-    Problem,
-    Samples,
 )
+from shared_linear.compression.samples import Samples
 
 Array = numpy.ndarray
 
 # Directions of the outputs that a search looks at, and to which a problem in
 # sample space is projected.
 N_DIRECTIONS = 128
+# A search needs the covariance of the inputs; of wider layers there is none.
+WIDEST_SEARCH = 5000
+# Units are chosen one by one so often, and then so many at a time.
+MOST_SINGLE = 1024
+BLOCK = 64
+
+Problem = Covariances | Samples
 
 
 class Aim:
@@ -32,20 +38,30 @@ class Aim:
 
     """
 
-    def __init__(self, problem: Covariances, U: Array, ridge: float) -> None:
+    def __init__(self, problem: Problem, U: Array, ridge: float) -> None:
         ridge *= problem.scale
-        self.S = problem.S.copy()
+        self.W = (U.T @ problem.W).astype(numpy.float64, copy=False)
+        if isinstance(problem, Samples):
+            x, Y = problem.x, problem.y @ U
+            self.S = (x.T @ x).astype(numpy.float64)
+            self.S /= len(x)
+            self.C = (Y.T @ x).astype(numpy.float64) / len(x)
+        else:
+            self.S, self.C = problem.S.copy(), U.T @ problem.C
         self.S[numpy.diag_indices(len(self.S))] += ridge
-        self.W = U.T @ problem.W
-        self.C = U.T @ problem.C + ridge * self.W
+        self.C += ridge * self.W
         self.variance = problem.variance
-        self._held_S = problem.held_S
-        self._held_C = U.T @ problem.held_C
+        self._held: Any = (
+            problem.held_x, problem.held_y @ U
+        ) if isinstance(problem, Samples) else (
+            problem.held_S, U.T @ problem.held_C)
+        self._by_samples = isinstance(problem, Samples)
 
     def scaled(self, scales: Array) -> Any:
         """The problem for inputs times ``scales``."""
         scaled = object.__new__(Aim)
-        scaled.S = self.S * scales * scales[:, None]
+        scaled.S = self.S * scales
+        scaled.S *= scales[:, None]
         scaled.C, scaled.W = self.C * scales, self.W * scales
         scaled.variance = self.variance
         return scaled
@@ -54,10 +70,14 @@ class Aim:
         """The error on what is held out, but for a constant."""
         A = fold.rows(fold.rows(self.S).T)
         G = numpy.linalg.solve(A, fold.rows(self.C.T))
-        held_A = fold.rows(fold.rows(self._held_S).T)
+        if self._by_samples:
+            x, Y = self._held
+            Z = fold.columns(x) @ G
+            return float(((Z - 2 * Y) * Z).sum()) / len(Z)
+        S, C = self._held
         return float(
-            (G * (held_A @ G)).sum()
-            - 2 * (G * fold.rows(self._held_C.T)).sum())
+            (G * (fold.rows(fold.rows(S).T) @ G)).sum()
+            - 2 * (G * fold.rows(C.T)).sum())
 
 
 def find_fold(
@@ -84,7 +104,7 @@ def find_fold(
     if n_sweeps is None:
         n_sweeps = grouping.default_sweeps(in_size, n_tiles)
     U = plain.U[:, :rank]
-    if isinstance(problem, Samples):
+    if in_size > WIDEST_SEARCH:
         return InputMap.of_order(
             _clusters(problem, U, n_tiles, seed), n_tiles)
     aim = Aim(problem, U, ridge)
@@ -101,14 +121,21 @@ def find_fold(
 
 
 def _clusters(
-        problem: Samples, U: Array, n_tiles: int, seed: int) -> Array:
-    Y = problem.y @ U[:, :N_DIRECTIONS].astype(problem.y.dtype)
-    C = problem.x.T @ Y / numpy.float32(len(Y))
-    variances = (problem.x ** 2).mean(0, dtype=float)
-    points = C / numpy.sqrt(variances + 1e-3 * problem.scale)[:, None]
+        problem: Problem, U: Array, n_tiles: int, seed: int) -> Array:
+    """The order of a layer that is too wide for a search."""
+    C, variances = _correlations(problem, U[:, :N_DIRECTIONS])
+    points = C.T / numpy.sqrt(variances + 1e-3 * problem.scale)[:, None]
     groups = grouping.cluster_points(
         points, n_tiles, numpy.random.RandomState(seed))
     return grouping.order_of(groups, n_tiles)
+
+
+def _correlations(problem: Problem, U: Array) -> tuple[Array, Array]:
+    """cov(U^T y, x) (k, d), and the variances of the inputs, (d,)."""
+    if isinstance(problem, Samples):
+        C = (problem.y @ U).T @ problem.x / numpy.float32(len(problem.x))
+        return C.astype(numpy.float64), problem.variances
+    return U.T @ problem.C, problem.S.diagonal()
 
 
 def choose_units(
@@ -119,33 +146,47 @@ def choose_units(
     Forward selection: with S and C of what the inputs before do not
     explain, the next is that of the largest |C_i|^2 / S_ii (pivoted Cholesky
     decomposition; orthogonal least squares of Chen, Cowan and Grant, 1991).
+    Behind the first thousand they come by the dozen, the best of the moment;
+    and where there are no more samples to tell them apart, all at once.
     """
-    if isinstance(problem, Samples):
-        x = problem.x[:, :]
-        S = None
-        C = (plain.U[:, :N_DIRECTIONS].T @ problem.y.T @ x) / len(x)
-        diagonal = (x ** 2).mean(0, dtype=float)
-    else:
-        x, S = None, problem.S
-        C = plain.U[:, :N_DIRECTIONS].T @ problem.C
-        diagonal = S.diagonal().copy()
-    C = C.astype(float)
-    least = ridge * problem.scale
-    diagonal = diagonal + least
+    C, diagonal = _correlations(problem, plain.U[:, :N_DIRECTIONS])
+    diagonal = diagonal + ridge * problem.scale
     floor = diagonal.copy()
-    columns = numpy.empty((most, len(diagonal)))
+    told = most
+    if isinstance(problem, Samples):
+        told = min(most, len(problem.x))
+    columns = numpy.empty((told, len(diagonal)))
     chosen: list[int] = []
-    for i in range(most):
-        gains = (C * C).sum(0) / numpy.maximum(diagonal, 1e-9 * floor)
-        gains[chosen] = -1
-        unit = int(gains.argmax())
-        row = S[unit] if S is not None else x[:, unit] @ x / len(x)
-        row = row - columns[:i, unit] @ columns[:i]
-        row[unit] = diagonal[unit]
-        row /= numpy.sqrt(max(diagonal[unit], 1e-9 * floor[unit]))
-        columns[i] = row
-        # The part of C that the unit explains.
-        C -= numpy.outer(C[:, unit] / row[unit], row)
-        diagonal = diagonal - row * row
-        chosen.append(unit)
-    return numpy.array(chosen)
+    while len(chosen) < told:
+        i = len(chosen)
+        size = 1 if i < MOST_SINGLE else min(BLOCK, told - i)
+        left = numpy.maximum(diagonal, 1e-9 * floor)
+        units = _best_units(C, left, chosen, size)
+        rows = _covariances_of(problem, units)
+        rows -= columns[:i, units].T @ columns[:i]
+        rows[numpy.arange(len(units)), units] = left[units]
+        root = numpy.linalg.cholesky(rows[:, units])
+        rows = numpy.linalg.solve(root, rows)
+        columns[i:i + len(units)] = rows
+        # The part of C that the units explain.
+        C -= numpy.linalg.solve(root, C[:, units].T).T @ rows
+        diagonal = diagonal - (rows * rows).sum(0)
+        chosen += units
+    left = numpy.maximum(diagonal, 1e-9 * floor)
+    return numpy.array(
+        chosen + _best_units(C, left, chosen, most - told), int)
+
+
+def _best_units(C, left, chosen, size):
+    gains = (C * C).sum(0) / left
+    gains[chosen] = -1
+    if size == 1:
+        return [int(gains.argmax())]
+    return numpy.argsort(-gains, kind='stable')[:size].tolist()
+
+
+def _covariances_of(problem: Problem, units: list[int]) -> Array:
+    if isinstance(problem, Samples):
+        x = problem.x
+        return (x[:, units].T @ x).astype(numpy.float64) / len(x)
+    return problem.S[units]

@@ -218,8 +218,13 @@ def cluster_points(points: Array, n_tiles: int, rng: Any) -> Array:
             groups[inputs] = first
             continue
         centred = points[inputs] - points[inputs].mean(0)
-        axis = numpy.linalg.eigh(centred.T @ centred)[1][:, -1]
-        inputs = inputs[numpy.argsort(centred @ axis, kind='stable')]
+        if len(centred) < centred.shape[1]:
+            # Of few points the places on the axis are there already.
+            places = numpy.linalg.eigh(centred @ centred.T)[1][:, -1]
+        else:
+            axis = numpy.linalg.eigh(centred.T @ centred)[1][:, -1]
+            places = centred @ axis
+        inputs = inputs[numpy.argsort(places, kind='stable')]
         middle = (first + stop) // 2
         cut = (middle - first) * n_tiles
         parts.append((inputs[:cut], first, middle))

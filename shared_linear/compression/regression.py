@@ -19,7 +19,7 @@ them is held out: it is not fitted to, but says how good a fit is.
 """
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy
 
@@ -65,23 +65,34 @@ class InputMap(NamedTuple):
 
     def rows(self, matrix: Array) -> Array:
         """F @ matrix, for a matrix or a vector of d rows."""
-        result: Any = 0
+        if self._takes_all(len(matrix)):
+            return matrix
+        result: Any = None
         for i, units in enumerate(self.units):
             rows = matrix[units]
             if self.scales is not None:
                 rows = (rows.T * self.scales[i].astype(matrix.dtype)).T
-            result = result + rows
+            result = rows if result is None else numpy.add(
+                result, rows, out=result)
         return result
 
     def columns(self, x: Array) -> Array:
         """x @ F^T, for inputs x (k, d)."""
-        result: Any = 0
+        if self._takes_all(x.shape[1]):
+            return x
+        result: Any = None
         for i, units in enumerate(self.units):
             columns = x[:, units]
             if self.scales is not None:
-                columns = columns * self.scales[i].astype(x.dtype)
-            result = result + columns
+                columns *= self.scales[i].astype(x.dtype)
+            result = columns if result is None else numpy.add(
+                result, columns, out=result)
         return result
+
+    def _takes_all(self, in_size):
+        """Whether it is the identity, which needs no copy."""
+        return self.scales is None and self.units.shape == (
+            1, in_size) and bool((self.units == numpy.arange(in_size)).all())
 
 
 class Covariances:
@@ -147,99 +158,30 @@ class Covariances:
             fold.rows(fold.rows(S).T),
             fold.rows(self.C.T) + ridge * fold.rows(self.W.T))
 
-    def solve(
-            self, fold: InputMap, ridge: float) -> tuple[Array, Array]:
-        """The fit of full rank G (m, o), and the directions of K (o, k)."""
+    def fit(self, fold: InputMap, ridge: float) -> tuple[Array, Array]:
+        """The directions of the outputs, the best first, (o, k).
+
+        And what each explains of what is held out, (k,).
+        """
         A, B = self.normal(fold, ridge)
         G = numpy.linalg.solve(A, B)
         if len(A) >= G.shape[1]:
-            return G, _directions(G.T @ A @ G)
-        # Of K^T K the eigenvectors V give U = K V / s.
-        K = G.T @ numpy.linalg.cholesky((A + A.T) / 2)
-        return G, _unit_columns(K @ _directions(K.T @ K))
-
-    def held_gains(self, fold: InputMap, G: Array, U: Array) -> Array:
-        """What each direction of the outputs explains of what is held out."""
+            U = directions(G.T @ A @ G)
+        else:
+            # Of K^T K the eigenvectors V give U = K V / s.
+            K = G.T @ numpy.linalg.cholesky((A + A.T) / 2)
+            U = unit_columns(K @ directions(K.T @ K))
         A = fold.rows(fold.rows(self.held_S).T)
         B = fold.rows(self.held_C.T)
         H = G @ U
-        return 2 * ((B @ U) * H).sum(0) - (H * (A @ H)).sum(0)
+        return U, 2 * ((B @ U) * H).sum(0) - (H * (A @ H)).sum(0)
 
-    def mean(self, fold: InputMap) -> Array:
-        return fold.rows(self.x_mean)
-
-
-class Samples:
-
-    """The problem of a layer that is too wide for its covariance.
-
-    Args:
-        x: Inputs to fit to, (N, d) of float32.
-        y: Outputs to aim at, times L, (N, o).
-        held_x: Inputs that are held out.
-        held_y: Their outputs.
-        W: Weight of the dense layer, times L, (o, d), of float32.
-        has_bias: Whether the new layer has a bias.
-
-    """
-
-    def __init__(
-            self, x: Array, y: Array, held_x: Array, held_y: Array, W: Array,
-            has_bias: bool) -> None:
-        self.W = W
-        self.has_bias = has_bias
-        self.x_mean = x.mean(0, dtype=numpy.float64)
-        self.y_mean = y.mean(0, dtype=numpy.float64)
-        self.x, self.y = self._centred(x, y)
-        self.held_x, self.held_y = self._centred(held_x, held_y)
-        self.variance = float((self.y ** 2).sum(dtype=numpy.float64)) / len(y)
-        self.held_variance = float(
-            (self.held_y ** 2).sum(dtype=numpy.float64)) / len(held_y)
-        self.unit = unit_of_errors(
-            float(held_y.var(0, dtype=numpy.float64).sum()),
-            self.held_variance + float(self.y_mean @ self.y_mean))
-        self.scale = float(
-            numpy.einsum('ij,ij->', self.x, self.x, dtype=numpy.float64)
-            / self.x.size) or 1.
-
-    def _centred(self, x, y):
-        if not self.has_bias:
-            return x, y
-        return (x - self.x_mean.astype(x.dtype),
-                y - self.y_mean.astype(y.dtype))
-
-    def solve(
-            self, fold: InputMap, ridge: float) -> tuple[Array, Array]:
-        """As of :class:`Covariances`; but the ridge does not turn U."""
-        Z = fold.columns(self.x)
-        # What is nearest to W where the inputs say nothing.
-        G = fold.rows(self.W.T) / numpy.float32(fold.n_tiles)
-        Y = Z @ G
-        rest = (self.y - Y).astype(numpy.float64)
-        n_rows, width = Z.shape
-        ridge *= self.scale * fold.n_tiles
-        if abs(rest).max(initial=0) > 1e-5 * abs(self.y).max(initial=0):
-            if width > n_rows:
-                gram = (Z @ Z.T).astype(numpy.float64)
-                gram[numpy.diag_indices(n_rows)] += ridge * n_rows
-                G += Z.T @ numpy.linalg.solve(gram, rest).astype(Z.dtype)
-            else:
-                A = (Z.T @ Z).astype(numpy.float64) / n_rows
-                A[numpy.diag_indices(width)] += ridge
-                G += numpy.linalg.solve(
-                    A, Z.T @ rest / n_rows).astype(Z.dtype)
-            Y = Z @ G
-        Y = Y.astype(numpy.float64)
-        if n_rows < Y.shape[1]:
-            U = _unit_columns(Y.T @ _directions(Y @ Y.T))
-        else:
-            U = _directions(Y.T @ Y)
-        return G, U.astype(Z.dtype)
-
-    def held_gains(self, fold: InputMap, G: Array, U: Array) -> Array:
-        Q = fold.columns(self.held_x) @ G @ U
-        P = self.held_y @ U
-        return (2 * P * Q - Q * Q).sum(0, dtype=numpy.float64) / len(Q)
+    def weight(
+            self, fold: InputMap, ridge: float,
+            U: Array | None = None) -> Array:
+        """The fit of full rank G (m, o), or G U (m, k)."""
+        A, B = self.normal(fold, ridge)
+        return numpy.linalg.solve(A, B if U is None else B @ U)
 
     def mean(self, fold: InputMap) -> Array:
         return fold.rows(self.x_mean)
@@ -250,7 +192,28 @@ def unit_of_errors(variance: float, size: float) -> float:
     return variance if variance > LEAST_VARIANCE * size else size or 1.
 
 
-Problem = Covariances | Samples
+class Problem(Protocol):
+
+    """What there is to fit: :class:`Covariances`, or samples."""
+
+    W: Array
+    has_bias: bool
+    y_mean: Array
+    held_variance: float
+    unit: float
+    scale: float
+
+    def fit(self, fold: InputMap, ridge: float) -> tuple[Array, Array]:
+        """The directions of the outputs, the best first, (o, k); and what
+        each explains of what is held out, (k,)."""
+
+    def weight(
+            self, fold: InputMap, ridge: float,
+            U: Array | None = None) -> Array:
+        """The fit of full rank G (m, o), or G U."""
+
+    def mean(self, fold: InputMap) -> Array:
+        """That of the inputs behind the fold."""
 
 
 class Factors(NamedTuple):
@@ -259,16 +222,16 @@ class Factors(NamedTuple):
 
     Attributes:
         fold: The fold.
+        ridge: That of the fit.
         U: Directions of the outputs, times L, (o, k), the best first.
-        G: The fit of full rank, (m, o).
         errors: Error of each rank from 0 to k on what is held out, in units
             of the variance; (k + 1,).
 
     """
 
     fold: InputMap
+    ridge: float
     U: Array
-    G: Array
     errors: Array
 
     @property
@@ -278,14 +241,13 @@ class Factors(NamedTuple):
 
 def decompose(problem: Problem, fold: InputMap, ridge: float) -> Factors:
     """Fits all ranks at once."""
-    G, U = problem.solve(fold, ridge)
-    gains = problem.held_gains(fold, G, U)
+    U, gains = problem.fit(fold, ridge)
     errors = problem.held_variance - numpy.concatenate(
         [[0.], numpy.cumsum(gains)])
-    return Factors(fold, U, G, numpy.maximum(errors, 0.) / problem.unit)
+    return Factors(fold, ridge, U, numpy.maximum(errors, 0.) / problem.unit)
 
 
-def _directions(gram: Array) -> Array:
+def directions(gram: Array) -> Array:
     """Eigenvectors by falling eigenvalue; those of nothing left out."""
     values, vectors = numpy.linalg.eigh((gram + gram.T) / 2)
     values, vectors = values[::-1], vectors[:, ::-1]
@@ -293,7 +255,7 @@ def _directions(gram: Array) -> Array:
     return vectors[:, :max(count, 1)]
 
 
-def _unit_columns(matrix: Array) -> Array:
+def unit_columns(matrix: Array) -> Array:
     norms = numpy.sqrt((matrix * matrix).sum(0))
     return matrix / numpy.maximum(norms, 1e-300)
 
@@ -325,13 +287,14 @@ def cut(
     """
     fold = factors.fold
     if rank is None:
-        product = factors.G.T
+        product = problem.weight(fold, factors.ridge).T
         y = product @ problem.mean(fold)
         W = _unweighted(L, product)
         A = B = None
     else:
-        U = factors.U[:, :rank].astype(numpy.float64)
-        A = (factors.G @ factors.U[:, :rank]).T.astype(numpy.float64)
+        U = factors.U[:, :rank]
+        A = problem.weight(fold, factors.ridge, U).T.astype(numpy.float64)
+        U = U.astype(numpy.float64)
         y = U @ (A @ problem.mean(fold))
         B = _unweighted(L, U)
         B, A = balance(B, A)
