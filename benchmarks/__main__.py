@@ -10,7 +10,7 @@ from pathlib import Path
 here = Path(__file__).resolve().parent
 support = {
     '__init__.py', '__main__.py', 'compression_tables.py', 'harness.py',
-    'hashed_linear.py', 'scratch_peers.py', 'small_networks.py'}
+    'hashed_linear.py', 'minilm.py', 'scratch_peers.py', 'small_networks.py'}
 # These take up to hours, and are run by their names.
 slow = {
     'compress_cost.py', 'compression_quality.py', 'search_cost.py',

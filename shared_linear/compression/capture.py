@@ -160,6 +160,40 @@ def call_model(model: Any, batch: Batch) -> list[Any]:
                 batch, ' '.join(str(error).split()))) from error
 
 
+def count_rows(
+        model: Any, batches: list[Batch], layers: dict[str, Any],
+        wind_back: Callable[[], None]) -> list[dict[str, float]]:
+    """Rows that layers are fed for one input, of each batch, by path.
+
+    A sentence has as many as tokens, so that it depends on the batch. One
+    input is run of those of each shape.
+    """
+    known: dict[Any, dict[str, float]] = {}
+    counts = []
+    for batch in batches:
+        shapes = tuple(array.shape[1:] for array in batch.arrays)
+        if shapes not in known:
+            wind_back()
+            rows = known[shapes] = dict.fromkeys(layers, 0.)
+            one = batch[:1]
+            for call in run(model, one, layers).calls:
+                rows[call.path] += len(call.x) / len(one)
+        counts.append(known[shapes])
+    return counts
+
+
+def mean_rows(
+        batches: list[Batch], counts: list[dict[str, float]],
+) -> dict[str, float]:
+    """Of the inputs of all batches."""
+    total = sum(map(len, batches))
+    return {
+        path: sum(
+            len(batch) * rows[path]
+            for batch, rows in zip(batches, counts, strict=True)) / total
+        for path in counts[0]}
+
+
 def sensitivities(
         model: Any, batch: Batch, layers: dict[str, Any],
         rng: Any) -> dict[str, Any]:

@@ -22,10 +22,11 @@ from shared_linear.compression.samples import Samples
 
 Array = numpy.ndarray
 
-# Inputs for each output of a layer, to know what its errors weigh; and the
-# most outputs for which it is asked.
-INPUTS_PER_OUTPUT = 10
+# Rows for each output of a layer, to know what its errors weigh; the most
+# outputs for which it is asked; and the rows that are differentiated at once.
+ROWS_PER_OUTPUT = 10
 MOST_WEIGHTED = 2048
+MOST_DIFFERENTIATED = 1000
 # A layer of more inputs is fitted by the inputs themselves, as is one of
 # more inputs than there are to fit to.
 WIDEST_COVARIANCE = 5000
@@ -80,6 +81,7 @@ class Course:
         layers: The layers that may change, in the order of their calls.
         pairs: The layers before them.
         skips: What is added to their outputs.
+        rows: What each is fed for one input, about.
         wind_back: Winds the random numbers back.
         search: Seed, n_sweeps, progress.
 
@@ -89,8 +91,8 @@ class Course:
             self, model: Any, batches: list[Any], masks: list[Any] | None,
             held_out: list[Array], layers: dict[str, Layer],
             pairs: dict[str, between.Pair], skips: dict[str, between.Skip],
-            wind_back: Any, seed: int, n_sweeps: int | None,
-            tick: Any) -> None:
+            rows: dict[str, float], wind_back: Any, seed: int,
+            n_sweeps: int | None, tick: Any) -> None:
         self._model = model
         self._batches = batches
         self._masks = masks
@@ -100,6 +102,7 @@ class Course:
         self._skips: dict[int | str, list[tuple[str, int]]] = {}
         for path, skip in skips.items():
             self._skips.setdefault(skip.taker, []).append((path, skip.place))
+        self._rows_about = rows
         self._wind_back = wind_back
         self._seed = seed
         self._n_sweeps = n_sweeps
@@ -126,33 +129,41 @@ class Course:
             for path in paths}
         if not paths:
             return
-        n_inputs = sum(map(len, self._batches))
-        most = max(len(self._layers[path].W) for path in paths)
-        every = max(1, n_inputs // (INPUTS_PER_OUTPUT * most))
         rng = numpy.random.RandomState(0)
-        for i, batch in enumerate(self._batches):
+        for i, some in self._sample(paths):
             self._wind_back()
             gradients = capture.sensitivities(
-                self._model, batch[::every],
+                self._model, self._batches[i][some],
                 {path: self._layers[path].link for path in paths}, rng)
             for path, gradient in gradients.items():
-                gradient = _cpu(gradient).astype(numpy.float64)
-                kept = ~self._held_out[i][::every]
-                if len(gradient) % len(kept) == 0:
-                    kept = numpy.repeat(kept, len(gradient) // len(kept))
-                else:
-                    kept = numpy.ones(len(gradient), bool)
-                if self._masks is not None:
-                    mask = numpy.asarray(self._masks[i])[::every].ravel()
-                    if mask.size == len(gradient):
-                        kept = kept & mask
-                gradient = gradient[kept]
+                rows = self._rows(i, len(gradient), some)
+                gradient = _cpu(gradient)[rows.train].astype(numpy.float64)
                 sums[path] += gradient.T @ gradient
         for path, M in sums.items():
             trace = M.trace()
             if numpy.isfinite(trace) and trace > 0:
                 self._weights[path] = (
                     M * (len(M) / trace) + numpy.eye(len(M))) / 2
+
+    def _sample(self, paths):
+        """Enough of the inputs to weigh by: the batch of each, and which."""
+        n_inputs: float = sum(map(len, self._batches))
+        if self._masks is not None:
+            n_inputs *= sum(map(numpy.sum, self._masks)) / sum(
+                map(numpy.size, self._masks))
+        every = max(1, int(n_inputs * min(
+            self._rows_about[path]
+            / (ROWS_PER_OUTPUT * len(self._layers[path].W))
+            for path in paths)))
+        # A graph keeps all values.
+        most = max(self._rows_about[path] for path in paths)
+        step = every * max(1, int(MOST_DIFFERENTIATED / most))
+        start = 0
+        for i, batch in enumerate(self._batches):
+            while start < len(batch):
+                yield i, slice(start, min(start + step, len(batch)), every)
+                start += step
+            start = (start - len(batch)) % every
 
     def _L(self, path, rows=None):
         M = self._weights.get(path)
@@ -328,7 +339,7 @@ class Course:
         """On what is held out, in units of the variance."""
         squares, ys = 0., []
         for i, (y, z) in enumerate(zip(targets, answers, strict=True)):
-            held = self._rows(i, stops[i]).held_out
+            held = self._rows(i, len(stops[i].x)).held_out
             difference = (y[held] - z[held]).astype(numpy.float64)
             squares += float((difference ** 2).sum())
             ys.append(y[held])
@@ -336,23 +347,31 @@ class Course:
         return squares / regression.unit_of_errors(
             float(((y - y.mean(0)) ** 2).sum()), float((y * y).sum()))
 
-    def _rows(self, i, stop):
-        """Which rows of a batch are fitted to, and which are held out."""
-        n_rows, n_examples = len(stop.x), len(self._batches[i])
-        if n_examples and n_rows % n_examples == 0:
-            held = numpy.repeat(self._held_out[i], n_rows // n_examples)
+    def _rows(self, i, n_rows, some=slice(None)):
+        """Which rows of a batch are fitted to, and which are held out.
+
+        Args:
+            i: Of the batch.
+            n_rows: How many a layer is fed for it.
+            some: Which inputs of the batch, if not all.
+
+        """
+        held = self._held_out[i][some]
+        if len(held) and n_rows % len(held) == 0:
+            held = numpy.repeat(held, n_rows // len(held))
         else:
             held = numpy.arange(n_rows) % 10 == 9
         mask = numpy.ones(n_rows, bool)
         if self._masks is not None:
-            of_batch = numpy.asarray(self._masks[i]).ravel()
+            of_batch = numpy.asarray(self._masks[i])[some].ravel()
             if of_batch.size == n_rows:
                 mask = of_batch
         return Rows(mask & ~held, mask & held)
 
     def _problem(self, path, stops, targets, L, rows=None, units=None):
         layer = self._layers[path]
-        split = [self._rows(i, stop) for i, stop in enumerate(stops)]
+        split = [
+            self._rows(i, len(stop.x)) for i, stop in enumerate(stops)]
         n_train = sum(int(s.train.sum()) for s in split)
         n_held = sum(int(s.held_out.sum()) for s in split)
         if not n_train or not n_held:

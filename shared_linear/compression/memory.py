@@ -22,19 +22,16 @@ class Need(NamedTuple):
 
 def estimate(
         batches: list[Any], shapes: dict[str, tuple[int, int]],
-        recorded: Any) -> Need:
+        rows: dict[str, float]) -> Need:
     """What fitting the widest layer takes at a time.
 
     Args:
         batches: The calibration inputs.
         shapes: (outputs, inputs) by path.
-        recorded: A run on some of the inputs.
+        rows: What each is fed for one input, by path.
 
     """
     n_inputs = sum(map(len, batches))
-    n_recorded = max(1, len(batches[0][:16]))
-    rows = {
-        call.path: len(call.x) / n_recorded for call in recorded.calls}
     needs = []
     for path, (out_size, in_size) in shapes.items():
         n_rows = int(n_inputs * rows[path])

@@ -93,9 +93,12 @@ class Compression:
                 '{} {}'.format(*note) for note in self.notes.items()))
         if masks is not None:
             self._check_mask()
+        # Of batches of sentences some have longer ones than others.
+        self.rows = capture.mean_rows(batches, capture.count_rows(
+            self.original, batches, links, wind_back))
         self.memory = memory.estimate(
             batches, {p: layer.W.shape for p, layer in self.layers.items()},
-            self.recorded)
+            self.rows)
         memory.check(self.memory)
         self.progress = Progress(progress, self.memory.total)
         pairs = between.find_pairs(
@@ -103,8 +106,8 @@ class Compression:
             wind_back)
         self.course = Course(
             self.original, batches, masks, held_out, self.layers, pairs,
-            between.find_skips(self.recorded, self.layers), wind_back, seed,
-            n_sweeps, self.progress.tick)
+            between.find_skips(self.recorded, self.layers), self.rows,
+            wind_back, seed, n_sweeps, self.progress.tick)
         self.pairs = pairs
 
     def _notes(self, links, excluded):
@@ -178,12 +181,10 @@ class Compression:
     def _total(self, of):
         """What is counted of the original in all, and of its open layers."""
         if of == 'operations':
-            rows: dict[str, int] = {}
-            for call in self.recorded.calls:
-                rows[call.path] = rows.get(call.path, 0) + len(call.x)
+            rows = self.rows | self.course.rows_per_input
             each = {
-                path: 2. * link.W.size * rows.get(path, 0)
-                / len(self.compared) for path, link in self.dense.items()}
+                path: 2. * link.W.size * rows[path]
+                for path, link in self.dense.items() if rows[path]}
             return sum(each.values()), sum(each[p] for p in self.layers)
         size = {'parameters': lambda a: a.size, 'bytes': lambda a: a.nbytes}
         count = size[of]
@@ -307,7 +308,7 @@ class Compression:
 
     def _report(self, built, of, budget):
         links = dict(built.model.namedlinks(skipself=True))
-        rows = self.course.rows_per_input
+        rows = self.rows | self.course.rows_per_input
         layers = []
         for path, link in self.dense.items():
             if not link.W.is_initialized:
@@ -320,7 +321,7 @@ class Compression:
                 numpy.nan if outcome is None else outcome.error,
                 self._order(path, outcome), 1,
                 rank=getattr(new, 'rank', None), inputs=new.in_size,
-                outputs=new.out_size, rows=rows.get(path, 1.),
+                outputs=new.out_size, rows=rows[path],
                 note=self.notes.get(path, '')))
         return Report(
             layers, _count(self.original), _count(built.model),
