@@ -164,8 +164,7 @@ def main(argv=None):
                 done.result()
     results = {job: kept.read(job) for job in chosen}
     compression_tables.report(args, __file__, {
-        job: result for job, result in results.items()
-        if result is not None and 'refused' not in result
+        job: result for job, result in results.items() if result is not None
     }, {'digits': n_digits, 'checksum': kept.checksum,
         'validation': args.validate, 'calibration': args.calibration})
 

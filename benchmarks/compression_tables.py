@@ -30,11 +30,19 @@ STYLES = {
 
 def report(args, script, results, facts):
     """Prints what is there; writes it as JSON, and draws it."""
+    refused = [job for job, result in results.items() if 'refused' in result]
+    results = {job: result for job, result in results.items()
+               if job not in refused}
     networks = [
         network for name in dict.fromkeys(job.network for job in results)
         for network in [summarize(name, results)] if network['rows']]
+    for network in networks:
+        network['too small'] = sorted({
+            (job.budget, job.way) for job in refused
+            if job.network == network['network']})
     layer = summarize_layer(results)
     for network in networks:
+        print_overview(network)
         print_network(network)
         print_against_peers(network)
         print_tuned(network)
@@ -123,7 +131,8 @@ def at_most(aim, form='{:.2f}'):
     return '' if aim is None else form.format(aim)
 
 
-def print_network(network):
+def print_overview(network):
+    """A line for each way: points added, then error in %."""
     title = network['network']
     if 'dense before' in network:
         title += (
@@ -131,6 +140,26 @@ def print_network(network):
             '{0[dense after]:.2f} %, after six {0[dense tuned]:.2f} %'.format(
                 network))
     print('\n{}\n'.format(title))
+    rows = {(row['budget'], row['way']): row for row in network['rows']}
+    budgets = sorted({budget for budget, _ in rows})
+    table = []
+    for way, (_, _, label) in STYLES.items():
+        cells = []
+        for budget in budgets:
+            row = rows.get((budget, way))
+            if (budget, way) in network['too small']:
+                cells.append('cannot be that small')
+                continue
+            added = '' if way == 'tuned' else number(row, 'added', '{:+.2f}, ')
+            cells.append(added + number(row, 'after'))
+        if any(cells):
+            table.append([label, *cells])
+    harness.print_markdown(
+        ['', *('1/{}'.format(budget) for budget in budgets)], table)
+    print()
+
+
+def print_network(network):
     table = []
     for row in network['rows']:
         aims = None, None
@@ -250,7 +279,7 @@ def plot(networks, what, path):
         axis.set_xlabel('part of the {} that is left'.format(what))
         sharing_quality.scale_axes(axis)
         scale_parts(axis)
-    axes[0, 0].set_ylabel('test error in %')
+    axes[0, 0].set_ylabel('test error in %, after training')
     figure.legend(
         handles.values(), handles, loc='outside lower center', ncols=3)
     figure.savefig(path, dpi=120)
@@ -258,7 +287,7 @@ def plot(networks, what, path):
 
 def scale_parts(axis):
     from matplotlib import ticker
-    parts = [n for n in (1, 2, 5, 10, 15, 30, 60, 100)
+    parts = [n for n in (1, 2, 5, 15, 30, 60)
              if axis.get_xlim()[0] <= 1 / n <= axis.get_xlim()[1]]
     axis.xaxis.set_major_locator(ticker.FixedLocator([1 / n for n in parts]))
     axis.xaxis.set_major_formatter(ticker.FixedFormatter(
