@@ -199,10 +199,23 @@ class Compression:
             self.course.sizes(), curves, self.pairs,
             planning.Costs(of, itemsize, n_bits))
 
+    def _rest(self, n_bits, totals):
+        """What is counted of all that stays, but for its bits."""
+        whole, reached = totals
+        if n_bits is None:
+            return whole - reached
+        open_ones = {
+            id(parameter) for layer in self.layers.values()
+            for parameter in layer.link.params()}
+        return sum(
+            _bytes_of(p.array, n_bits)
+            for p in _parameters(self.original) if id(p) not in open_ones)
+
     def _plan(self, curves, budget, of, n_bits, totals):
         whole, reached = totals
         # The product of a budget like 1 / 3 may end below the number meant.
-        allowed = math.floor(budget * whole * (1 + 1e-12)) - (whole - reached)
+        allowed = math.floor(
+            budget * whole * (1 + 1e-12)) - self._rest(n_bits, totals)
         if budget == 1 and n_bits is None:
             return planning.Plan(
                 dict.fromkeys(curves, planning.Form()), reached, 0.)
@@ -211,7 +224,8 @@ class Compression:
     def _refuse(self, curves, budget, of, n_bits, totals):
         whole, reached = totals
         least = self._planner(curves, of, n_bits).least_cost()
-        smallest = math.ceil((whole - reached + least) / whole * 1e6) / 1e6
+        least += self._rest(n_bits, totals)
+        smallest = math.ceil(least / whole * 1e6) / 1e6
         raise ValueError(
             'a budget of {:g} cannot be met: the smallest that can is {:g}. '
             'Of {:,.0f} {}, {:,.0f} are not of layers that can be '
@@ -357,14 +371,16 @@ def _largest_others(model, layers, of):
 
 def _bytes(model, n_bits):
     """Bytes of the parameters, and of the orders of inputs that are kept."""
-    total = 0
-    for array in _arrays(model):
-        quantized = n_bits is not None and array.ndim > 1
-        total += (array.size * n_bits // 8 + 4 * len(array)) if quantized \
-            else array.nbytes
-    return total + sum(
-        link.order.nbytes for link in model.links()
-        if getattr(link, 'order', None) is not None)
+    return sum(
+        _bytes_of(array, n_bits) for array in _arrays(model)) + sum(
+            link.order.nbytes for link in model.links()
+            if getattr(link, 'order', None) is not None)
+
+
+def _bytes_of(array, n_bits):
+    if n_bits is None or array.ndim < 2:
+        return array.nbytes
+    return array.size * n_bits // 8 + 4 * len(array)
 
 
 def _count(link):
@@ -373,5 +389,8 @@ def _count(link):
 
 def _arrays(link):
     """Of the parameters that there are, each once."""
-    parameters = {id(p): p for p in link.params(include_uninit=False)}
-    return [parameter.array for parameter in parameters.values()]
+    return [parameter.array for parameter in _parameters(link)]
+
+
+def _parameters(link):
+    return {id(p): p for p in link.params(include_uninit=False)}.values()

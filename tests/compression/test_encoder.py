@@ -123,3 +123,26 @@ def test_what_cannot_be_reached():
     with pytest.raises(ValueError, match=(
             'the smallest that can is .*: /words 800, /positions 256')):
         sl.compress(encoder(), iter(sentences()), .1)
+
+
+def test_what_cannot_be_compressed_takes_8_bits_as_well():
+    model = encoder()
+
+    def compress(budget):
+        return sl.compress(
+            model, iter(sentences()), budget, of='bytes', n_sweeps=1,
+            exclude='/blocks/*/attention/*', mask=minilm.is_token)
+
+    with pytest.raises(ValueError, match='the smallest that can is') as info:
+        compress(.01)
+    smallest = float(
+        str(info.value).split('smallest that can is ')[1].split('. ')[0])
+    new, report = compress(smallest)
+    arrays = [parameter.array for parameter in new.params()]
+    assert report.n_bits == 8 and report.bytes == sum(
+        array.size + 4 * len(array) if array.ndim > 1 else array.nbytes
+        for array in arrays)
+    whole = sum(parameter.array.nbytes for parameter in model.params())
+    assert report.dense_bytes == whole
+    assert smallest * whole - 50 < report.bytes <= smallest * whole
+    assert cosine(model, compress(.4)[0], sentences(seed=1)) > .999
