@@ -14,6 +14,7 @@ from benchmarks import (
 )
 from benchmarks.compression_quality import Job
 from examples import compress_mnist
+from shared_linear.compression.planning import Curve
 
 SIZES = {'1000-900': [784, 1000, 900, 10],
          'lenet-300-100': [784, 300, 100, 10]}
@@ -157,6 +158,32 @@ def test_one_layer_alone_keeps_the_others(run, capsys):
         if row['way'] == 'low rank':
             assert n_tiles == 1
     assert '| 1/4 |' in capsys.readouterr().out
+
+
+def test_ways_have_the_forms_of_their_names():
+    errors = numpy.array([1., .5, .2, .1])
+    curves = {path: [
+        Curve(1, None, 6, errors), Curve(2, None, 3, errors),
+        Curve(1, 3, 3, errors)] for path in ('/a', '/b')}
+
+    def shown(curves):
+        return [(c.n_tiles, c.n_units, len(c.errors) - 1) for c in curves]
+
+    # Tiles, units, and how many ranks below the full one.
+    expected = {
+        'together': [(1, None, 3), (2, None, 3), (1, 3, 3)],
+        'tiles': [(1, None, 0), (2, None, 0)],
+        'low rank': [(1, None, 3)],
+        'units': [(1, None, 0), (1, 3, 0)],
+    }
+    for way, forms in expected.items():
+        chosen = small_networks.forms(curves, way)
+        assert shown(chosen['/a']) == shown(chosen['/b']) == forms
+        assert all(c.errors[-1] == .1 for c in chosen['/a'])
+        # Of one layer alone: no fewer units, and the other one is dense.
+        alone = small_networks.forms_of_layer(curves, way, '/b')
+        assert shown(alone['/a']) == [(1, None, 0)]
+        assert shown(alone['/b']) == [f for f in forms if f[1] is None]
 
 
 @pytest.mark.parametrize('budget', compression_quality.BUDGETS)
