@@ -13,9 +13,8 @@ from chainer import utils
 from chainer.backends import cuda
 from chainer.utils import type_check
 
-from shared_linear.compression import dense, signature
+from shared_linear.compression import signature
 from shared_linear.compression.inputs import Batch
-from shared_linear.layers.link import SharedLinear
 
 
 class Call(NamedTuple):
@@ -308,11 +307,6 @@ def copy_model(model: Any) -> Any:
                 array = None if value.array is None else value.array.copy()
                 memo[id(value)] = chainer.Variable(array, name=value.name)
     return copy.deepcopy(model, memo)
-
-
-def can_be_permuted(link: Any) -> bool:
-    """Whether the outputs of a link are permuted by its rows."""
-    return dense.is_dense(link) or type(link) is SharedLinear
 
 
 def replace_link(model: Any, path: str, link: Any) -> None:

@@ -6,21 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import chainer
-import numpy
-from chainer import backend
 
-from shared_linear.compression import capture, inputs
+from shared_linear.compression import capture, examples, inputs
+from shared_linear.compression.examples import hold_out
 from shared_linear.compression.pipeline import Compression
 from shared_linear.compression.report import Report
 from shared_linear.layers import checks
 
-Array = numpy.ndarray
-
 KINDS = 'parameters', 'operations', 'bytes'
-BATCH_SIZE = 500
-MOST_BATCHES = 200
-# One example of so many is held out.
-HELD_OUT = 10
 
 
 def compress(
@@ -131,21 +124,14 @@ def compress(
         checks.check_positive_int(n_inputs, 'n_inputs')
     seed = checks.check_seed(seed)
     rule = inputs.OfModel(model, n_inputs)
-    batches = [
-        batch for batch in inputs.iterate(x, rule, _batch_size(x))
-        if len(batch)]
-    masks = _masks(mask, x, batches)
+    batches = examples.read(x, rule)
+    masks = examples.masks(mask, x, batches)
     with capture.same_random_numbers(model) as wind_back:
         batches = [batch.to_device(model.device) for batch in batches]
         work = Compression(
             model, batches, masks, hold_out(batches), exclude, wind_back,
             seed, n_sweeps, progress)
         return work.compress(work.measure(), float(budget), of)
-
-
-def _batch_size(x):
-    """At most MOST_BATCHES batches: each runs in a thread (lockstep.py)."""
-    return max(BATCH_SIZE, -(-inputs.count(x) // MOST_BATCHES))
 
 
 def _check_arguments(model, budget, of):
@@ -165,45 +151,3 @@ def _check_arguments(model, budget, of):
     if of not in KINDS:
         raise ValueError('of must be one of {}, not {!r}'.format(
             ', '.join(map(repr, KINDS)), of))
-
-
-def hold_out(batches: list[inputs.Batch]) -> list[Array]:
-    """Every tenth example of all, and at least one."""
-    count = sum(map(len, batches))
-    if count < 2:
-        raise ValueError(
-            'there are too few calibration inputs: {}; give two at the very '
-            'least, one to fit to and one to hold out'.format(count))
-    held_out = numpy.arange(count) % HELD_OUT == HELD_OUT - 1
-    held_out[-1] |= not held_out.any()
-    return numpy.split(held_out, numpy.cumsum([len(b) for b in batches])[:-1])
-
-
-def _masks(mask: Any, x: Any, batches: list[inputs.Batch],
-) -> list[Array] | None:
-    if mask is None:
-        return None
-    if callable(mask):
-        masks = []
-        for batch in batches:
-            device = backend.get_device_from_array(*batch.arrays)
-            with chainer.using_device(device):
-                masks.append(_cpu(batch.call(mask)))
-    else:
-        mask = _cpu(chainer.as_array(mask))
-        if len(mask) != sum(map(len, batches)) or not inputs.are_arrays(x):
-            raise ValueError(
-                'a mask that is an array goes with inputs x that are, too, of '
-                'as many: x has {}, the mask {}'.format(
-                    sum(map(len, batches)), len(mask)))
-        masks = numpy.split(
-            mask, numpy.cumsum([len(batch) for batch in batches])[:-1])
-    for one in masks:
-        if one.dtype != bool:
-            raise TypeError(
-                'mask must be of booleans, not of {}'.format(one.dtype))
-    return masks
-
-
-def _cpu(array):
-    return backend.CpuDevice().send(array)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy
@@ -9,6 +10,7 @@ from chainer import backend
 
 from shared_linear.compression import (
     between,
+    blocks,
     capture,
     folds,
     grouping,
@@ -19,6 +21,7 @@ from shared_linear.compression.lockstep import Lockstep
 from shared_linear.compression.planning import Curve, Form, Size
 from shared_linear.compression.regression import InputMap, Solution
 from shared_linear.compression.samples import Samples
+from shared_linear.layers.mixing import Mixing
 
 Array = numpy.ndarray
 
@@ -41,23 +44,30 @@ QUICK_PASSES = 3
 
 class Layer(NamedTuple):
 
-    """A fully connected layer of the original."""
+    """A fully connected layer of the original, and how many are before."""
 
     path: str
     link: Any
     W: Array
     b: Array | None
+    place: int = 0
 
 
 class Outcome(NamedTuple):
 
-    """What became of a layer, and its error on what is held out."""
+    """What became of a layer, and its error on what is held out.
+
+    ``before`` is the path of the layer whose rows the choice of inputs goes
+    into, if it does.
+    """
 
     form: Form
     solution: Solution
     fold: InputMap
     rows: Array | None
     error: float
+    before: str | None = None
+    mixing: Mixing | None = None
 
 
 class Rows(NamedTuple):
@@ -77,13 +87,17 @@ class Course:
         batches: Batches of inputs.
         masks: For each batch, booleans of the minibatch axes: ``False`` for
             what is padding; or ``None``.
-        held_out: For each batch, which examples are held out.
+        held_out: For each batch, which examples are held out. Where none is,
+            errors are those on what is fitted to.
         layers: The layers that may change, in the order of their calls.
         pairs: The layers before them.
         skips: What is added to their outputs.
         rows: What each is fed for one input, about.
         wind_back: Winds the random numbers back.
-        search: Seed, n_sweeps, progress.
+        seed: See :func:`group_inputs`, as for n_sweeps and time_limit.
+        tick: Is told of each layer that is done.
+        add_bias: Whether layers whose weight is shared get a bias.
+        refit: Whether dense layers behind others are fitted, too.
 
     """
 
@@ -92,7 +106,9 @@ class Course:
             held_out: list[Array], layers: dict[str, Layer],
             pairs: dict[str, between.Pair], skips: dict[str, between.Skip],
             rows: dict[str, float], wind_back: Any, seed: int,
-            n_sweeps: int | None, tick: Any) -> None:
+            n_sweeps: int | None, tick: Any, *,
+            time_limit: float | None = None, add_bias: bool = False,
+            refit: bool = True) -> None:
         self._model = model
         self._batches = batches
         self._masks = masks
@@ -105,8 +121,12 @@ class Course:
         self._rows_about = rows
         self._wind_back = wind_back
         self._seed = seed
-        self._n_sweeps = n_sweeps
+        self._search: dict[str, Any] = {
+            'n_sweeps': n_sweeps, 'time_limit': time_limit}
         self._tick = tick
+        self._add_bias = add_bias
+        self._refit = refit
+        self._holds_out = any(held.any() for held in held_out)
         self._after = {pair.before: path for path, pair in pairs.items()}
         self._weights: dict[str, Array] = {}
         self._ridges: dict[str, float] = {}
@@ -115,15 +135,19 @@ class Course:
 
     # What is known before a plan.
 
-    def weigh(self) -> None:
+    def weigh(self, but: Iterable[str] = ()) -> None:
         """What an error of each layer's outputs weighs, M (o, o).
 
         It is the mean of two: that all outputs weigh alike, and E[J^T J],
         what the error does to the outputs of the model, by its derivative J.
+
+        Args:
+            but: Paths of layers whose outputs weigh alike.
+
         """
         paths = [
             path for path, layer in self._layers.items()
-            if 1 < len(layer.W) <= MOST_WEIGHTED]
+            if 1 < len(layer.W) <= MOST_WEIGHTED and path not in but]
         sums = {
             path: numpy.zeros((len(self._layers[path].W),) * 2)
             for path in paths}
@@ -171,32 +195,78 @@ class Course:
             return None
         return numpy.linalg.cholesky(M if rows is None else M[rows][:, rows])
 
-    def measure(self) -> dict[str, list[Curve]]:
-        """The errors of every form of every layer alone."""
+    def measure(
+            self, curves_of: Callable[[str, Any], list[Curve]] | None = None,
+    ) -> dict[str, list[Curve]]:
+        """The errors of every form of every layer alone.
+
+        Args:
+            curves_of: Those that are considered, of a path and its problem.
+
+        """
+        curves_of = curves_of or self._curves
         curves = {}
         self._wind_back()
         with Lockstep(self._model, self._batches, self._layers) as original:
             path = original.proceed()
             while path is not None:
                 stops = original.stops
-                self.rows_per_input[path] = sum(
-                    len(stop.x) for stop in stops) / sum(
-                        map(len, self._batches))
+                self._count_rows(path, stops)
                 with _named(path):
-                    problem = self._problem(path, stops, None, None)
-                    curves[path] = self._curves(path, problem)
+                    problem = self._problem(
+                        path, stops, None, None, has_bias=self._add_bias)
+                    curves[path] = curves_of(path, problem)
                 del problem
                 answers = [stop.original() for stop in stops]
                 self._tick(path)
                 path = original.proceed(answers)
         return curves
 
+    def _count_rows(self, path, stops):
+        self.rows_per_input[path] = sum(
+            len(stop.x) for stop in stops) / sum(map(len, self._batches))
+
     def sizes(self) -> dict[str, Size]:
         return {
             path: Size(
                 layer.W.shape[1], len(layer.W), layer.b is not None,
-                self.rows_per_input[path], path not in self._pairs)
+                self.rows_per_input[path], path not in self._pairs,
+                self._add_bias)
             for path, layer in self._layers.items()}
+
+    def tile_curves(
+            self, path: str, problem: Any, n_blocks: int = 1) -> list[Curve]:
+        """The errors of all numbers of tiles, of one weight."""
+        in_size = problem.W.shape[1]
+        curves = [Curve(1, None, in_size, numpy.zeros(1))]
+        pair = self._pairs.get(path)
+        ridge = regression.RIDGES[0]
+        plain = None
+        for n_tiles in range(2, in_size + 1):
+            if in_size % n_tiles != 0:
+                continue
+            if n_blocks > 1:
+                _, error = blocks.best(
+                    problem, self._mixing(path, n_tiles, n_blocks))
+            else:
+                if plain is None:
+                    plain = regression.decompose(
+                        problem, InputMap(numpy.arange(in_size)[None]), ridge)
+                fold = folds.find_fold(
+                    problem, plain, n_tiles, None,
+                    pair is not None and pair.scalable, ridge,
+                    seed=self._seed, n_sweeps=grouping.default_sweeps(
+                        in_size, n_tiles, most=QUICK_SWEEPS, least=1))
+                error = regression.best(problem, fold, None)[0].full_error
+            curves.append(Curve(
+                n_tiles, None, in_size // n_tiles, numpy.array([error]),
+                n_blocks))
+        return curves
+
+    def _mixing(self, path, n_tiles, n_blocks):
+        """Layers of one seed would mix alike, so that each has its own."""
+        seed = (self._seed + self._layers[path].place) % 2 ** 32
+        return Mixing(n_tiles, n_blocks, seed)
 
     def _curves(self, path, problem):
         in_size = problem.W.shape[1]
@@ -238,24 +308,27 @@ class Course:
     def build(self, forms: dict[str, Form]) -> Built:
         """Fits the layers, each to what those before it feed it."""
         outcomes: dict[str, Outcome] = {}
-        changed = False
+        samples: dict[str, Array] = {}
+        self._pairs_now = {
+            path: pair for path, pair in self._pairs.items()
+            # The rows of blocks have no order of their own to give.
+            if forms[path].n_blocks == forms[pair.before].n_blocks == 1}
         self._wind_back()
         args = self._model, self._batches, self._layers, self._skips
         with Lockstep(*args) as original, Lockstep(*args) as new:
             path = original.proceed()
             new.proceed()
             while path is not None:
+                self._count_rows(path, new.stops)
                 with _named(path):
-                    targets = self._targets(path, original, new)
-                    if not changed and forms[path] == Form() and (
-                            self._rows_left(path, forms) is None):
-                        outcome, answers = None, targets
+                    if self._stays(path, forms, original, new):
+                        answers = [
+                            _cpu(stop.original()) for stop in new.stops]
                     else:
-                        outcome, answers = self._fit(
-                            path, forms, new.stops, targets)
-                        changed = True
-                if outcome is not None:
-                    outcomes[path] = outcome
+                        outcomes[path], answers = self._fit(
+                            path, forms, new.stops,
+                            self._targets(path, original, new))
+                samples[path] = answers[0]
                 self._tick(path)
                 answers = [self._model.device.send(y) for y in answers]
                 originals = [stop.original() for stop in original.stops]
@@ -265,7 +338,18 @@ class Course:
                 ([_cpu_result(r) for r in one.results],
                  [_cpu_result(r) for r in other.results])
                 for one, other in zip(original.runs, new.runs, strict=True)]
-        return Built(outcomes, results)
+        return Built(outcomes, results, samples)
+
+    def _stays(self, path, forms, original, new):
+        """Whether a layer is left alone: if it is fed what it was, say."""
+        if forms[path] != Form() or self._rows_left(path, forms) is not None:
+            return False
+        return not self._refit or all(
+            _same(one.x, other.x) and _same(
+                run.kept.get(path), new_run.kept.get(path))
+            for one, other, run, new_run in zip(
+                original.stops, new.stops, original.runs, new.runs,
+                strict=True))
 
     def _targets(self, path, original, new):
         """The outputs to aim at: those of the original, and what is added to
@@ -289,21 +373,27 @@ class Course:
 
     def _fit(self, path, forms, stops, targets):
         form, layer = forms[path], self._layers[path]
+        shared = form.n_tiles > 1 or form.n_blocks > 1
+        has_bias = self._add_bias and shared
+        if form.n_blocks > 1:
+            return self._fit_blocks(path, form, stops, targets, has_bias)
         rows = self._rows_left(path, forms)
         units = None
         if form.n_units is not None:
             units = self._units[path][:form.n_units]
         L = self._L(path, rows)
-        problem = self._problem(path, stops, targets, L, rows, units)
+        problem = self._problem(
+            path, stops, targets, L, rows, units, has_bias)
         in_size = problem.W.shape[1]
-        pair = self._pairs.get(path)
+        pair = self._pairs_now.get(path)
         fold = InputMap(numpy.arange(in_size)[None])
         if form.n_tiles > 1:
-            plain = regression.decompose(problem, fold, self._ridges[path])
+            ridge = self._ridges.get(path, regression.RIDGES[0])
+            plain = regression.decompose(problem, fold, ridge)
             fold = folds.find_fold(
                 problem, plain, form.n_tiles, form.rank,
-                pair is not None and pair.scalable, self._ridges[path],
-                seed=self._seed, n_sweeps=self._n_sweeps)
+                pair is not None and pair.scalable, ridge,
+                seed=self._seed, **self._search)
         factors, _ = regression.best(problem, fold, form.rank)
         rank = form.rank
         if rank is not None:
@@ -333,7 +423,24 @@ class Course:
         if rows is not None:
             answers = [_widened(y, rows, len(layer.W)) for y in answers]
         return Outcome(
-            form._replace(rank=rank), solution, fold, rows, error), answers
+            form._replace(rank=rank), solution, fold, rows, error,
+            None if pair is None else pair.before), answers
+
+    def _fit_blocks(self, path, form, stops, targets, has_bias):
+        problem = self._problem(path, stops, targets, None, has_bias=has_bias)
+        mixing = self._mixing(path, form.n_tiles, form.n_blocks)
+        solution, _ = blocks.best(problem, mixing)
+        W: Any = solution.W
+        dtype = self._layers[path].link.W.dtype
+        answers = []
+        for stop in stops:
+            x = _cpu(stop.x)
+            y = blocks.apply(W.astype(dtype), mixing, x)
+            answers.append(
+                _with_bias(y, solution.b, dtype).astype(x.dtype, copy=False))
+        return Outcome(
+            form, solution, InputMap(numpy.arange(problem.W.shape[1])[None]),
+            None, self._error(stops, targets, answers), None, mixing), answers
 
     def _error(self, stops, targets, answers):
         """On what is held out, in units of the variance."""
@@ -357,7 +464,9 @@ class Course:
 
         """
         held = self._held_out[i][some]
-        if len(held) and n_rows % len(held) == 0:
+        if not self._holds_out:
+            held = numpy.zeros(n_rows, bool)
+        elif len(held) and n_rows % len(held) == 0:
             held = numpy.repeat(held, n_rows // len(held))
         else:
             held = numpy.arange(n_rows) % 10 == 9
@@ -366,10 +475,13 @@ class Course:
             of_batch = numpy.asarray(self._masks[i])[some].ravel()
             if of_batch.size == n_rows:
                 mask = of_batch
-        return Rows(mask & ~held, mask & held)
+        return Rows(mask & ~held, mask & held if self._holds_out else mask)
 
-    def _problem(self, path, stops, targets, L, rows=None, units=None):
+    def _problem(
+            self, path, stops, targets, L, rows=None, units=None,
+            has_bias=False):
         layer = self._layers[path]
+        has_bias = has_bias or layer.b is not None
         split = [
             self._rows(i, len(stop.x)) for i, stop in enumerate(stops)]
         n_train = sum(int(s.train.sum()) for s in split)
@@ -426,7 +538,7 @@ class Course:
                         numpy.float32, copy=False)
                 arrays += [x, y]
             x, y, held_x, held_y = arrays
-            return Samples(x, y, held_x, held_y, W, b is not None)
+            return Samples(x, y, held_x, held_y, W, has_bias)
         moments = []
         for which in ('train', 'held_out'):
             one = Moments(in_size, len(W) if targets is not None else 0)
@@ -434,7 +546,7 @@ class Course:
                 one.add(x, y)
             moments.append(one)
         train, held_out = moments
-        return regression.Covariances(train, held_out, W, b, b is not None)
+        return regression.Covariances(train, held_out, W, b, has_bias)
 
 
 def _numbers_of_tiles(in_size: int) -> list[int]:
@@ -449,10 +561,15 @@ def _numbers_of_tiles(in_size: int) -> list[int]:
 
 class Built(NamedTuple):
 
-    """The outcomes by path, and the results of both models by batch."""
+    """The outcomes by path, and the results of both models by batch.
+
+    Of the first batch there is what each layer gave, with all its units in
+    the order of the original.
+    """
 
     outcomes: dict[str, Outcome]
     results: list[tuple[list[Any], list[Any]]]
+    samples: dict[str, Array]
 
 
 def _apply(solution, fold, x, dtype):
@@ -463,9 +580,19 @@ def _apply(solution, fold, x, dtype):
         y = z @ solution.B.astype(dtype).T
     else:
         y = z @ solution.W.astype(dtype).T
-    if solution.b is not None:
-        y = y + solution.b.astype(dtype)
-    return y.astype(x.dtype, copy=False)
+    return _with_bias(y, solution.b, dtype).astype(x.dtype, copy=False)
+
+
+def _with_bias(y, b, dtype):
+    return y if b is None else y + b.astype(dtype)
+
+
+def _same(a, b):
+    """Whether two arrays are the same, if there are any."""
+    if a is None or b is None:
+        return a is b
+    a, b = _cpu(a), _cpu(b)
+    return a.shape == b.shape and bool((a == b).all())
 
 
 def _widened(y, rows, size):

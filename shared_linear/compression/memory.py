@@ -57,7 +57,7 @@ def check(need: Need) -> None:
     free = available()
     if free is not None and need.total > free:
         raise MemoryError(
-            'compressing takes about {:.1f} GiB, the most of it for {} of {} '
+            'fitting the layers takes about {:.1f} GiB, the most for {} of {} '
             'inputs and {} outputs with {:,} calibration inputs, but {:.1f} '
             'GiB are free: give fewer inputs, or exclude the layer'.format(
                 need.total / 2 ** 30, need.path, *need.sizes, need.n_inputs,

@@ -17,11 +17,11 @@ from shared_linear.compression import (
     rebuilding,
     signature,
 )
-from shared_linear.compression.comparison import error_and_cosine, near
 from shared_linear.compression.course import Course, Layer, Outcome
 from shared_linear.compression.paths import matching
 from shared_linear.compression.progress import Progress
 from shared_linear.compression.report import LayerReport, Report
+from shared_linear.layers.tiled_link import TiledLinear
 
 N_COMPARED = 16
 
@@ -48,21 +48,30 @@ class Compression:
         held_out: Which examples of each batch are held out.
         exclude: Patterns of paths of layers to leave as they are.
         wind_back: Function that winds the random numbers back.
-        seed: See :func:`compress`, as for what follows.
+        seed: See :func:`compress`, as for n_sweeps and progress.
+        purpose: What the user is told that is done to the model.
+        how: Other options of the :class:`Course`.
+
+    Attributes:
+        dense: All fully connected layers by path, in the order of their
+            calls.
+        layers: Those that may change.
+        notes: Why the others stay as they are.
 
     """
 
     def __init__(
             self, model, batches, masks, held_out, exclude, wind_back, seed,
-            n_sweeps=None, progress=False):
+            n_sweeps=None, progress=False, purpose='compress', **how):
         self.batches = batches
         self.masks = masks
         self.held_out = held_out
         self.wind_back = wind_back
+        self.purpose = purpose
         # A copy no longer shares all that the model shares.
         self.ties = dense.find_ties(model)
         self.original = capture.copy_model(model)
-        links = dense.dense_layers(self.original, 'compress')
+        links = dense.dense_layers(self.original, purpose)
         excluded = matching(links, exclude)
         missing = [
             (name, parameter)
@@ -77,20 +86,22 @@ class Compression:
         for name, parameter in missing:
             if parameter.is_initialized:
                 raise ValueError(
-                    '{} has no weight yet, before the first call: only a '
-                    'trained model can be compressed'.format(
-                        name.rpartition('/')[0]))
+                    '{} has no weight yet, before the first call: {} a '
+                    'trained model'.format(name.rpartition('/')[0], purpose))
         self.notes = self._notes(links, excluded)
         called = list(dict.fromkeys(c.path for c in self.recorded.calls))
         self.dense = {path: links[path] for path in called} | links
         self.layers = {
             path: Layer(
                 path, links[path], rebuilding.array_of(links[path].W),
-                rebuilding.array_of(links[path].b))
-            for path in called if path not in self.notes}
+                rebuilding.array_of(links[path].b), place)
+            for place, path in enumerate(self.dense)
+            if path not in self.notes}
         if not self.layers:
-            raise ValueError('there is no layer to compress: ' + '; '.join(
-                '{} {}'.format(*note) for note in self.notes.items()))
+            raise ValueError('there is no layer to {}: '.format(purpose) + (
+                'every layer is excluded' if len(excluded) == len(links)
+                else '; '.join(
+                    '{} {}'.format(*note) for note in self.notes.items())))
         if masks is not None:
             self._check_mask()
         # Of batches of sentences some have longer ones than others.
@@ -100,14 +111,14 @@ class Compression:
             batches, {p: layer.W.shape for p, layer in self.layers.items()},
             self.rows)
         memory.check(self.memory)
-        self.progress = Progress(progress, self.memory.total)
+        self.progress = Progress(progress, self.memory.total, len(self.layers))
         pairs = between.find_pairs(
             self.original, self.compared, self.recorded, self.layers,
             wind_back)
         self.course = Course(
             self.original, batches, masks, held_out, self.layers, pairs,
             between.find_skips(self.recorded, self.layers), self.rows,
-            wind_back, seed, n_sweeps, self.progress.tick)
+            wind_back, seed, n_sweeps, self.progress.tick, **how)
         self.pairs = pairs
 
     def _notes(self, links, excluded):
@@ -115,7 +126,7 @@ class Compression:
         n_calls = dict.fromkeys(links, 0)
         for call in self.recorded.calls:
             n_calls[call.path] += 1
-        ties = self.ties | self.readers.ties(n_calls)
+        ties = self.readers.ties(n_calls) | self.ties
         notes = {}
         for path, link in links.items():
             others = [p for p, o in links.items() if o is link and p != path]
@@ -128,7 +139,8 @@ class Compression:
                     'is called {} times'.format(n_calls[path])
                     if n_calls[path] else 'is never called')
             elif link.local_link_hooks:
-                notes[path] = 'has link hooks'
+                notes[path] = 'has link hooks: ' + ', '.join(
+                    link.local_link_hooks)
             elif path in ties:
                 notes[path] = 'shares a parameter with ' + ties[path]
         return notes
@@ -144,11 +156,29 @@ class Compression:
                 'mask of shape {} for a batch of {}: no layer has such '
                 'minibatch axes'.format(shapes[0], self.batches[0]))
 
-    def measure(self):
-        """The errors of all forms of all layers."""
+    def measure(self, curves_of=None, alike=()):
+        """The errors of all forms of all layers, or of some of them.
+
+        Args:
+            curves_of: See :meth:`Course.measure`.
+            alike: See :meth:`Course.weigh`.
+
+        """
         self.progress.expect(2 * len(self.layers))
-        self.course.weigh()
-        return self.course.measure()
+        self.course.weigh(alike)
+        return self.course.measure(curves_of)
+
+    def plan(self, curves, budget, of='parameters'):
+        """The forms with the least errors within a budget."""
+        total = self._total(of)
+        plan = self._plan(curves, budget, of, None, total)
+        if plan is None:
+            self._refuse(curves, budget, of, None, total)
+        return plan.forms
+
+    def give(self, forms):
+        """The new model of some forms, by path, and the report."""
+        return self._finish(self._build(forms, None))
 
     def compress(self, curves, budget, of):
         """The new model and the report.
@@ -173,10 +203,12 @@ class Compression:
             self.progress.expect(3 * len(self.layers))
         for n_bits, plan in plans.items():
             built.append(self._build(plan.forms, n_bits))
-        best = min(built, key=lambda one: one.error)
+        return self._finish(min(built, key=lambda one: one.error))
+
+    def _finish(self, built):
         self.progress.close()
-        best.model.cleargrads()
-        return best.model, self._report(best, of, budget)
+        built.model.cleargrads()
+        return built.model, self._report(built)
 
     def _total(self, of):
         """What is counted of the original in all, and of its open layers."""
@@ -227,10 +259,11 @@ class Compression:
         least += self._rest(n_bits, totals)
         smallest = math.ceil(least / whole * 1e6) / 1e6
         raise ValueError(
-            'a budget of {:g} cannot be met: the smallest that can is {:g}. '
-            'Of {:,.0f} {}, {:,.0f} are not of layers that can be '
-            'compressed{}'.format(
-                budget, smallest, whole, of, whole - reached,
+            'a budget of {:g} cannot be met: the smallest that can is {:g}, '
+            'of {:,.0f} {}. Of {:,.0f}, {:,.0f} are not of layers that can '
+            'change{}'.format(
+                budget, smallest, least, of, whole,
+                whole - reached,
                 _largest_others(self.original, self.layers, of)))
 
     def _build(self, forms, n_bits):
@@ -241,7 +274,7 @@ class Compression:
             parameter.update_rule = None
         for path, link in self._links(built.outcomes).items():
             capture.replace_link(new, path, link)
-        self._check_results(new, built.results)
+        self._check_results(new, built)
         results = built.results
         if n_bits is not None:
             surgery.quantize(
@@ -252,7 +285,7 @@ class Compression:
                 (before, self._results(new, batch))
                 for (before, _), batch in zip(
                     results, self.batches, strict=True)]
-        error, cosine = self._compare(results)
+        error, cosine = comparison.compare(results, self.held_out)
         return _Built(new, built.outcomes, error, cosine, n_bits)
 
     def _results(self, model, batch):
@@ -264,63 +297,39 @@ class Compression:
         """The new layers by path."""
         links = {}
         for path, outcome in outcomes.items():
-            kept = outcome.fold.n_tiles > 1 and path not in self.pairs
+            kept = outcome.fold.n_tiles > 1 and outcome.before is None
             links[path] = rebuilding.make_link(
                 self.layers[path].link, outcome,
                 outcome.fold.units.ravel() if kept else None)
-        for path, outcome in outcomes.items():
-            if outcome.fold.n_tiles > 1 and path in self.pairs:
-                before = self.pairs[path].before
+        for outcome in outcomes.values():
+            before = outcome.before
+            if outcome.fold.n_tiles > 1 and before is not None:
                 links[before] = rebuilding.choose_rows(
                     links.get(before, self.layers[before].link),
                     outcome.fold)
         return links
 
-    def _check_results(self, new, results):
+    def _check_results(self, new, built):
         """Whether the new model is what was fitted, in all that it gives."""
         links = dict(new.namedlinks(skipself=True))
         self.wind_back()
         try:
             calls = capture.run(
-                new, self.compared, {p: links[p] for p in self.layers}).calls
+                new, self.batches[0],
+                {p: links[p] for p in self.layers}).calls
         except (ValueError, IndexError) as error:
-            raise comparison.Untrue(
+            raise comparison.Misplaced(
                 'the new model does not run, since it calls a layer by '
                 'another reference than its place, or knows the size of one; '
                 'exclude it') from error
-        called = [call.path for call in calls]
-        if called != list(self.layers):
-            raise comparison.Untrue(
-                'the new model does not call each layer once by its place in '
-                'the model: it calls {} and not {}; exclude those it calls '
-                'by another reference'.format(
-                    ', '.join(called) or 'none', ', '.join(self.layers)))
-        for batch, (_, fitted) in zip(self.batches, results, strict=True):
-            for a, b in zip(fitted, self._results(new, batch), strict=True):
-                if not near(a, b):
-                    raise comparison.Untrue(
-                        'the new model does not give what its layers were '
-                        'fitted to give: something else than their weights '
-                        'decides what they compute')
+        comparison.check_layers(
+            [(call.path, rebuilding.array_of(call.y)) for call in calls],
+            rebuilding.rearranged(built.samples, built.outcomes))
+        for batch, (_, fitted) in zip(
+                self.batches, built.results, strict=True):
+            comparison.check_results(fitted, self._results(new, batch))
 
-    def _compare(self, results):
-        """Error and mean cosine of the outputs on what is held out."""
-        before: list[Any] = []
-        after: list[Any] = []
-        for i, (ys, zs) in enumerate(results):
-            held = self.held_out[i]
-            pairs = [
-                (y[held], z[held]) for y, z in zip(ys, zs, strict=True)
-                if y.dtype.kind == 'f' and numpy.ndim(y)
-                and len(y) == len(held)]
-            if held.any() and pairs:
-                for side, arrays in ((before, 0), (after, 1)):
-                    side.append(numpy.concatenate([
-                        pair[arrays].reshape(int(held.sum()), -1)
-                        for pair in pairs], axis=1).astype(numpy.float64))
-        return error_and_cosine(before, after)
-
-    def _report(self, built, of, budget):
+    def _report(self, built):
         links = dict(built.model.namedlinks(skipself=True))
         rows = self.rows | self.course.rows_per_input
         layers = []
@@ -331,12 +340,11 @@ class Compression:
             new = links[path]
             layers.append(LayerReport(
                 path, link.in_size, link.out_size,
-                getattr(new, 'n_tiles', 1), _count(link), _count(new),
-                numpy.nan if outcome is None else outcome.error,
-                self._order(path, outcome), 1,
-                rank=getattr(new, 'rank', None), inputs=new.in_size,
+                dense_parameters=_count(link), parameters=_count(new),
+                error=numpy.nan if outcome is None else outcome.error,
+                order=self._order(outcome), inputs=new.in_size,
                 outputs=new.out_size, rows=rows[path],
-                note=self.notes.get(path, '')))
+                note=self.notes.get(path, ''), **_numbers(new)))
         return Report(
             layers, _count(self.original), _count(built.model),
             error=built.error, cosine=built.cosine,
@@ -347,11 +355,11 @@ class Compression:
                 _count(self.layers[path].link) for path in self.layers),
             n_bits=built.n_bits, memory=self.memory.total)
 
-    def _order(self, path, outcome):
+    @staticmethod
+    def _order(outcome):
         if outcome is None or outcome.fold.n_tiles == 1:
             return ''
-        pair = self.pairs.get(path)
-        return 'kept' if pair is None else 'in ' + pair.before
+        return 'kept' if outcome.before is None else 'in ' + outcome.before
 
 
 def _largest_others(model, layers, of):
@@ -374,7 +382,16 @@ def _bytes(model, n_bits):
     return sum(
         _bytes_of(array, n_bits) for array in _arrays(model)) + sum(
             link.order.nbytes for link in model.links()
-            if getattr(link, 'order', None) is not None)
+            if isinstance(link, TiledLinear) and link.order is not None)
+
+
+def _numbers(link):
+    """Of a layer, which may be anybody's: n_tiles, n_blocks and rank."""
+    if not isinstance(link, TiledLinear):
+        return {'n_tiles': 1}
+    return {
+        'n_tiles': link.n_tiles, 'n_blocks': getattr(link, 'n_blocks', 1),
+        'rank': getattr(link, 'rank', None)}
 
 
 def _bytes_of(array, n_bits):

@@ -6,7 +6,8 @@ is minimised by one Lagrange multiplier: each layer takes the form with the
 least error + multiplier * cost, which is on the lower hull of its (cost,
 error) points. How many hidden units are left costs the layer before, too, so
 that layers in a row are chosen together (Viterbi's algorithm). What the
-multiplier leaves over of the budget is spent on single layers.
+multiplier leaves over of the budget is spent on single layers. Where there
+are few forms, as of tiles alone, all choices are compared.
 """
 from __future__ import annotations
 
@@ -20,6 +21,9 @@ from shared_linear.compression.between import Pair
 Array = numpy.ndarray
 
 N_STEPS = 60
+# Forms of a layer, and choices for the layers so far, that are all compared.
+MOST_FORMS = 100
+MOST_CHOICES = 20000
 
 
 class Form(NamedTuple):
@@ -30,12 +34,14 @@ class Form(NamedTuple):
         n_tiles: Number of tiles.
         rank: Rank, or ``None`` for one weight.
         n_units: Inputs that are left, if some are left out.
+        n_blocks: Number of blocks of the outputs that share the weight.
 
     """
 
     n_tiles: int = 1
     rank: int | None = None
     n_units: int | None = None
+    n_blocks: int = 1
 
 
 class Curve(NamedTuple):
@@ -47,6 +53,7 @@ class Curve(NamedTuple):
         n_units: Inputs that are left, or ``None`` for all.
         width: Inputs of the product.
         errors: Of each rank from 0 on; the last is that of full rank.
+        n_blocks: Number of blocks of the outputs that share the weight.
 
     """
 
@@ -54,6 +61,7 @@ class Curve(NamedTuple):
     n_units: int | None
     width: int
     errors: Array
+    n_blocks: int = 1
 
 
 class Size(NamedTuple):
@@ -66,6 +74,7 @@ class Size(NamedTuple):
         has_bias: Whether it has a bias.
         rows: How often it is applied for one input of the model.
         keeps_order: Whether it has to keep the order of its inputs itself.
+        adds_bias: Whether it gets a bias where its weight is shared.
 
     """
 
@@ -74,6 +83,7 @@ class Size(NamedTuple):
     has_bias: bool
     rows: float
     keeps_order: bool
+    adds_bias: bool = False
 
 
 class Costs:
@@ -95,15 +105,18 @@ class Costs:
 
     def of_form(
             self, size: Size, n_tiles: int, width: int, ranks: Array,
-            out_size: int) -> Array:
+            out_size: int, n_blocks: int = 1) -> Array:
         """Costs by rank; a rank of 0 stands for one weight."""
         whole = ranks == 0
         weights = numpy.where(
             whole, width * out_size, ranks * (width + out_size))
         if self.of == 'operations':
-            added = size.in_size - width if n_tiles > 1 else 0
+            added = n_blocks * (size.in_size - width) if n_tiles > 1 else 0
             return size.rows * (2. * weights + added)
-        bias = out_size if size.has_bias else 0
+        weights = numpy.where(whole, weights // n_blocks, weights)
+        shared = n_tiles > 1 or n_blocks > 1
+        has_bias = size.has_bias or size.adds_bias and shared
+        bias = out_size if has_bias else 0
         if self.of == 'parameters':
             return weights + bias
         order = 4 * size.in_size * (n_tiles > 1 and size.keeps_order)
@@ -121,12 +134,14 @@ class _Options:
         forms, errors, widths, tiles, ranks = [], [], [], [], []
         for curve in curves:
             kept = numpy.arange(1, len(curve.errors))
-            dense = curve.width == in_size
+            dense = curve.width == in_size and curve.n_blocks == 1
             at = numpy.append(kept, 0)
             values = numpy.append(
                 curve.errors[kept], 0. if dense else curve.errors[-1])
             forms += [
-                Form(curve.n_tiles, int(r) or None, curve.n_units)
+                Form(
+                    curve.n_tiles, int(r) or None, curve.n_units,
+                    curve.n_blocks)
                 for r in at]
             errors.append(values)
             widths.append(numpy.full(len(at), curve.width))
@@ -136,12 +151,12 @@ class _Options:
         self.errors = numpy.concatenate(errors)
         self._by_curve = list(zip(
             [c.n_tiles for c in curves], [c.width for c in curves], ranks,
-            strict=True))
+            [c.n_blocks for c in curves], strict=True))
 
     def costs(self, costs, size, out_size):
         return numpy.concatenate([
-            costs.of_form(size, n_tiles, width, ranks, out_size)
-            for n_tiles, width, ranks in self._by_curve])
+            costs.of_form(size, n_tiles, width, ranks, out_size, n_blocks)
+            for n_tiles, width, ranks, n_blocks in self._by_curve])
 
 
 class Plan(NamedTuple):
@@ -203,6 +218,10 @@ class Planner:
 
     def choose(self, allowed: float) -> Plan | None:
         """The least error of what costs no more than is allowed."""
+        if all(list(by_units) == [None]
+               and len(by_units[None].forms) <= MOST_FORMS
+               for by_units in self._options.values()):
+            return self._exactly(allowed)
         low, high = 1e-18, 1e3
         best = self._at(high)
         if best.cost > allowed:
@@ -251,6 +270,33 @@ class Planner:
             forms.update(of_chain)
         return Plan(forms, float(cost), float(error))
 
+    def _exactly(self, allowed):
+        """Compares all choices, layer by layer.
+
+        Of two for the layers so far, one that has neither a lower cost nor a
+        smaller error is dropped.
+        """
+        options = {path: of[None] for path, of in self._options.items()}
+        costs = {path: self._costs[path, None, None] for path in options}
+        to_come = sum(c.min() for c in costs.values())
+        total, error, steps = numpy.zeros(1), numpy.zeros(1), []
+        for path, of_path in options.items():
+            to_come -= costs[path].min()
+            total = (total[:, None] + costs[path]).ravel()
+            error = (error[:, None] + of_path.errors).ravel()
+            kept = _undominated(total, error, allowed - to_come)
+            if not len(kept):
+                return None
+            total, error = total[kept], error[kept]
+            steps.append((path, kept))
+        forms, at = {}, len(total) - 1
+        for path, kept in reversed(steps):
+            at, form = divmod(int(kept[at]), len(options[path].forms))
+            forms[path] = options[path].forms[form]
+        return Plan(
+            {path: forms[path] for path in options}, float(total[-1]),
+            float(error[-1]))
+
     def _spend(self, plan, allowed):
         """Spends what is left on single layers."""
         forms, cost, error = dict(plan.forms), plan.cost, plan.error
@@ -273,3 +319,18 @@ class Planner:
             forms[best[1]] = best[2]
             cost += best[3]
             error -= best[0]
+
+
+def _undominated(costs, errors, allowed):
+    """Those that may be the best, by rising cost and falling error."""
+    order = numpy.lexsort((errors, costs))
+    order = order[costs[order] <= allowed]
+    least = numpy.minimum.accumulate(errors[order])
+    better = numpy.ones(len(order), bool)
+    better[1:] = errors[order][1:] < least[:-1]
+    order = order[better]
+    if len(order) > MOST_CHOICES:
+        # Of those of nearly the same cost the last, which errs least.
+        step = numpy.floor(costs[order] * (MOST_CHOICES / allowed))
+        order = order[numpy.append(numpy.diff(step) > 0, True)]
+    return order

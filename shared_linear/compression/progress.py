@@ -13,15 +13,17 @@ class Progress:
     Args:
         draws: Whether to draw it.
         memory: Bytes that it will take, which is said first.
+        n_steps: How many layers are to come.
 
     """
 
-    def __init__(self, draws: bool, memory: int) -> None:
+    def __init__(self, draws: bool, memory: int, n_steps: int = 1) -> None:
         self._bar = _Bar() if draws else None
         if draws:
             sys.stdout.write(
-                'compressing takes about {:.2f} GiB\n'.format(
+                'fitting the layers takes about {:.2f} GiB\n'.format(
                     memory / 2 ** 30))
+            self.expect(n_steps)
 
     def expect(self, n_steps: int) -> None:
         if self._bar is not None:

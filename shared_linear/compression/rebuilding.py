@@ -13,6 +13,7 @@ from shared_linear.compression.regression import InputMap
 from shared_linear.layers.initial_weights import initialize_as
 from shared_linear.layers.link import SharedLinear
 from shared_linear.layers.low_rank_link import LowRankLinear, low_rank_like
+from shared_linear.layers.mixed_link import MixedLinear
 from shared_linear.layers.tiled_link import link_like
 
 Array = numpy.ndarray
@@ -21,6 +22,12 @@ Array = numpy.ndarray
 def make_link(link: Any, outcome: Outcome, order: Array | None) -> Any:
     """A layer of the dtypes and on the device of the dense one."""
     solution, n_tiles = outcome.solution, outcome.fold.n_tiles
+    if outcome.mixing is not None:
+        mixing = outcome.mixing
+        return link_like(
+            MixedLinear, link, solution.W, solution.b,
+            n_tiles=mixing.n_tiles, n_blocks=mixing.n_blocks,
+            seed=mixing.seed, order=mixing.order_array)
     if solution.W is None:
         return low_rank_like(
             link, solution.B, solution.A, solution.b, n_tiles, order)
@@ -62,6 +69,24 @@ def choose_rows(link: Any, fold: InputMap) -> Any:
         initialize_as(W.astype(link.W.dtype)),
         None if b is None else initialize_as(b.astype(link.b.dtype)))
     return dense.to_device(link.device)
+
+
+def rearranged(
+        samples: dict[str, Array],
+        outcomes: dict[str, Outcome]) -> dict[str, Array]:
+    """What the layers gave, with the units that they have in the new model.
+    """
+    result = dict(samples)
+    for path, outcome in outcomes.items():
+        if outcome.rows is not None:
+            result[path] = result[path][:, outcome.rows]
+    for outcome in outcomes.values():
+        if outcome.fold.n_tiles > 1 and outcome.before is not None:
+            y = result[outcome.before][:, outcome.fold.units.ravel()]
+            if outcome.fold.scales is not None:
+                y = y * outcome.fold.scales.ravel().astype(y.dtype)
+            result[outcome.before] = y
+    return result
 
 
 def array_of(variable: Any) -> Any:

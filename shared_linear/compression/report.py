@@ -18,10 +18,9 @@ class LayerReport:
         dense_parameters (int): Weights and biases before.
         parameters (int): Weights and biases now.
         error (float): :math:`E|y - y'|^2` of its outputs y before and y' now,
-            in units of the variance of y: after :func:`compress` on inputs
-            that were held out, after :func:`share_weights` on the
-            calibration inputs. Not a number where it was not measured, since
-            the layer stayed as it was.
+            in units of the variance of y, on inputs that were held out; if
+            none were, on those that it was fitted to. Not a number where it
+            was not measured, since the layer stayed as it was.
         order (str): Where the choice of its inputs is: ``'kept'`` in the
             layer, ``'in /l1'`` in the rows of another, or nowhere.
         n_blocks (int): Number of blocks of the outputs that share the weight.
@@ -77,11 +76,11 @@ class Report:
             other links with them.
         parameters (int): Parameters of the model now.
         error (float): :math:`E|y - y'|^2` of the outputs y and y' of the
-            whole model before and now, on inputs that were held out, in
-            units of the variance of y. Not a number after
-            :func:`share_weights`, as are those that follow.
+            whole model before and now, in units of the variance of y, on the
+            same inputs. Not a number where the model gives none.
         cosine (float): Mean cosine of the outputs before and now.
-        n_held_out (int): Number of inputs that were held out.
+        n_held_out (int): Number of inputs that were held out: 0 after
+            :func:`share_weights` of fewer than 20.
         dense_bytes (int): Bytes of the parameters before.
         bytes (int): Bytes of the parameters now, and of the orders of inputs
             that are kept.
@@ -172,13 +171,15 @@ class Report:
         lines.append('{:.1f} times fewer parameters, {:.1f} times fewer FLOPs '
                      'in these layers'.format(
                          self.compression, self.dense_flops / self.flops))
-        if self.n_held_out and math.isnan(self.error):
+        if math.isnan(self.error):
             lines.append('the model gives no numbers to compare')
-        elif self.n_held_out:
+        else:
             lines.append(
-                'on {:,} inputs that were held out: error of the outputs '
-                '{:.2%} of their variance, mean cosine {:.4f}'.format(
-                    self.n_held_out, self.error, self.cosine))
+                'on {}: error {:.2%} of the variance of the outputs, mean '
+                'cosine {:.4f}'.format(
+                    '{:,} held out'.format(self.n_held_out)
+                    if self.n_held_out else 'what was fitted to',
+                    self.error, self.cosine))
         if self.n_bits is not None:
             lines.append(
                 'weights and activations of {} bits: {:.1f} times fewer '

@@ -7,10 +7,10 @@ from typing import Any
 import chainer
 import numpy
 
-from shared_linear.compression import capture, grouping, inputs
-from shared_linear.compression.budget import allot
+from shared_linear.compression import capture, examples, grouping, inputs
+from shared_linear.compression.pipeline import Compression
 from shared_linear.compression.report import Report
-from shared_linear.compression.sharing import Sharing
+from shared_linear.compression.sharing import Numbers
 from shared_linear.layers import checks
 
 
@@ -24,6 +24,7 @@ def share_weights(
         refit: bool = True,
         add_bias: bool = False,
         n_blocks: int | Mapping[str, int] = 1,
+        mask: Any = None,
         n_inputs: int | None = None,
         seed: int = 0,
         n_sweeps: int | None = None,
@@ -68,6 +69,13 @@ def share_weights(
     trained, the new model has lost more than by tiles alone of as few
     parameters. It is where fine-tuning begins.
 
+    A tenth of the inputs is not fitted to. It chooses the ridge of each fit
+    and ends the searches, and the errors in the report are those on it, what
+    is to be expected on other inputs; of less than 20 inputs none is held
+    out, and they are those on what was fitted to. Where something is added to
+    the outputs of a layer, as in a residual block, it is aimed at what is
+    missing of the original's sum.
+
     The new model is an ordinary one: to fine-tune it, set up an optimizer
     with it. Those of the original do not update it.
 
@@ -83,9 +91,8 @@ def share_weights(
             examples are inputs, or tuples or dicts of inputs and labels; a
             Chainer iterator, which is read for one epoch; or an iterator of
             batches, each an array, a tuple, a dict or a list of examples.
-            They are read once or twice for each layer; an iterator that cannot
-            start again is kept in memory. Labels are not used: see
-            ``n_inputs``.
+            The lengths of batches may differ. They are read once, and kept in
+            memory. Labels are not used: see ``n_inputs``.
         n_tiles (int or dict): Number of tiles for every layer that it
             divides the input size of; or numbers by patterns of paths, such
             as ``{'/l2': 10, '/head/*': 4}``, of which the first that matches
@@ -106,6 +113,8 @@ def share_weights(
             patterns of paths, as for ``n_tiles``. The other shared layers
             have one block. A layer of one tile and several blocks is shared,
             too.
+        mask: Which rows are inputs and which are padding, as for
+            :func:`compress`. Padding is not fitted to.
         n_inputs (int): How many elements at the beginning of a tuple are
             inputs, where the rest are labels. By default, of datasets and
             iterators, as many as there are arguments without a default in the
@@ -117,12 +126,12 @@ def share_weights(
             of fully connected layers that the model calls before.
         n_sweeps (int): Step limit of the search, for each layer.
         time_limit (float): Time limit of the search, for each layer.
-        progress (bool): Whether the searches draw progress bars.
+        progress (bool): Whether to draw a progress bar for the whole.
 
     Returns:
         tuple: The new model, of the class of ``model``, with parameters of
-        the same dtypes on the same device; and a report, which prints as a
-        table of the layers.
+        the same dtypes on the same device; and a :class:`Report`, which
+        prints as a table of the layers.
 
     Raises:
         TypeError: If ``model`` or ``x`` is of no such kind, or ``model`` does
@@ -134,10 +143,10 @@ def share_weights(
             if ``x`` is empty, has a value that is not finite, inputs of
             different lengths, or is not what the model takes; if a layer
             that is to be shared has a parameter that something else reads,
-            too.
-        RuntimeError: If a layer of the new model does not give the outputs
-            that its weight explains, with the error that is reported. The
-            two models are compared at the end.
+            too; if ``mask`` does not fit.
+        MemoryError: If it would take more memory than there is.
+        RuntimeError: If a layer of the new model does not give what its
+            weight was fitted to give: that is looked at in the end.
 
     .. admonition:: Example
 
@@ -164,28 +173,30 @@ def share_weights(
     _check_arguments(model, n_tiles, budget, n_inputs)
     grouping.check_search(seed, n_sweeps, time_limit)
     rule = inputs.OfModel(model, n_inputs)
-    x = inputs.repeatable(x, rule)
+    batches = examples.read(x, rule)
+    if not batches:
+        raise ValueError('there are no calibration inputs')
+    masks = examples.masks(mask, x, batches)
+    held_out = examples.hold_out(batches, examples.LEAST_HELD_OUT)
     with capture.same_random_numbers(model) as wind_back:
-        sharing = Sharing(model, x, rule, exclude, add_bias, wind_back)
+        batches = [batch.to_device(model.device) for batch in batches]
+        work = Compression(
+            model, batches, masks, held_out, exclude, wind_back,
+            checks.check_seed(seed), n_sweeps, progress, purpose='share',
+            time_limit=time_limit, add_bias=add_bias, refit=refit)
+        numbers = Numbers(work)
         if budget is None:
-            numbers = sharing.match(n_tiles)
-            blocks = sharing.match_blocks(n_blocks, numbers)
+            forms = numbers.forms(n_tiles, n_blocks)
+            work.course.weigh(
+                path for path, form in forms.items() if form.n_blocks > 1)
         else:
-            blocks = sharing.match_blocks(n_blocks, sharing.open)
-            n_parameters, out_sizes = sharing.count_parameters()
-            numbers = allot(
-                budget, n_parameters, out_sizes,
-                sharing.errors_by_n_tiles(blocks, seed), blocks)
-            # A layer of one tile is one that stays dense.
-            numbers = {path: n for path, n in numbers.items() if n > 1}
-            blocks = {path: blocks.get(path, 1) for path in numbers}
-        search = {
-            'seed': seed, 'n_sweeps': n_sweeps, 'time_limit': time_limit,
-            'progress': progress}
-        sharing.share(numbers, blocks, refit, search)
-        sharing.compare()
-        sharing.new.cleargrads()
-    return sharing.new, sharing.report()
+            blocks = numbers.match_blocks(n_blocks, numbers.may_change())
+            forms = work.plan(
+                work.measure(
+                    lambda path, problem: work.course.tile_curves(
+                        path, problem, blocks.get(path, 1)), blocks),
+                float(budget))
+        return work.give(forms)
 
 
 def _check_arguments(model, n_tiles, budget, n_inputs):

@@ -462,7 +462,7 @@ def test_what_stays_and_why():
     notes = {layer.path: layer.note for layer in report.layers}
     assert notes['/twice'] == 'is called 2 times'
     assert notes['/never'] == 'is never called'
-    assert notes['/hooked'] == 'has link hooks'
+    assert notes['/hooked'] == 'has link hooks: SpectralNormalization'
     assert notes['/tied'].startswith('shares a parameter with')
     assert notes['/l3'] == 'is excluded'
     assert notes['/l1'] == notes['/l2'] == ''
@@ -474,7 +474,8 @@ def test_what_stays_and_why():
     assert 'are of no layer that could be compressed' in str(report)
     with pytest.raises(ValueError, match=(
             r'budget of 0.1 cannot be met: the smallest that can is '
-            r'0\.\d+. Of .* parameters, .* are not of .*: /embed 600')):
+            r'0\.\d+, of .* parameters. Of .* not of layers that can change: '
+            '/embed 600')):
         sl.compress(model, ids, .1)
 
 
@@ -534,8 +535,8 @@ def test_memory_is_announced(monkeypatch):
     assert need > 600 * 12 * 4
     monkeypatch.setattr(memory, 'available', lambda: need - 1)
     with pytest.raises(MemoryError, match=(
-            'compressing takes about .* GiB, .*/l[12] of .* inputs .* GiB '
-            'are free')):
+            'fitting the layers takes about .* GiB, .*/l[12] of .* inputs .* '
+            'GiB are free')):
         sl.compress(model, inputs(), .5)
 
 
@@ -707,7 +708,7 @@ def test_a_model_that_gives_classes():
 def test_progress_is_of_the_whole(capsys):
     sl.compress(MLP(), inputs(), .5, progress=True)
     shown = capsys.readouterr().out
-    assert shown.startswith('compressing takes about')
+    assert shown.startswith('fitting the layers takes about')
     assert '6 of 6' in shown
 
 

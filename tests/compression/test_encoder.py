@@ -136,7 +136,7 @@ def test_what_cannot_be_compressed_takes_8_bits_as_well():
     with pytest.raises(ValueError, match='the smallest that can is') as info:
         compress(.01)
     smallest = float(
-        str(info.value).split('smallest that can is ')[1].split('. ')[0])
+        str(info.value).split('smallest that can is ')[1].split(', ')[0])
     new, report = compress(smallest)
     arrays = [parameter.array for parameter in new.params()]
     assert report.n_bits == 8 and report.bytes == sum(

@@ -1,11 +1,17 @@
 """Hidden units that are chosen and scaled, and what their errors weigh."""
+import held_out
 import numpy
 import pytest
 
 import shared_linear as sl
-from shared_linear.compression import calibration, capture, hidden_units
+from shared_linear.compression import (
+    calibration,
+    capture,
+    examples,
+    hidden_units,
+)
 from shared_linear.compression.inputs import OfModel
-from shared_linear.compression.sharing import Sharing
+from shared_linear.compression.pipeline import Compression
 
 import chainer  # isort: skip
 import chainer.functions as F  # isort: skip
@@ -180,17 +186,20 @@ def test_rows_are_scaled_rows():
         assert (rows @ row / numpy.linalg.norm(row)).max() > 1 - 1e-5
     h = F.relu(model.l1(inputs())).array
     y = model.l2(h).array
-    residual = y - new.l2(F.relu(new.l1(inputs()))).array
+    z = new.l2(F.relu(new.l1(inputs()))).array
     numpy.testing.assert_allclose(
-        report.layers[1].error,
-        (residual ** 2).sum() / ((y - y.mean(0)) ** 2).sum(), rtol=1e-3)
+        report.layers[1].error, held_out.error(y[9::10], z[9::10]), rtol=1e-3)
 
 
 def weight_of_errors(model, path='/l2', x=None):
     x = inputs() if x is None else x
     with capture.same_random_numbers(model) as wind_back:
-        sharing = Sharing(model, x, OfModel(model), (), False, wind_back)
-        return sharing._sensitivity(path, len(x))
+        batches = examples.read(x, OfModel(model))
+        work = Compression(
+            model, batches, None, examples.hold_out(batches), (), wind_back,
+            0, purpose='share')
+        work.course.weigh()
+        return work.course._weights.get(path, numpy.eye(OUT))
 
 
 def test_errors_weigh_what_they_do_to_the_outputs():
@@ -206,12 +215,16 @@ def test_errors_weigh_what_they_do_to_the_outputs():
         return (numpy.eye(OUT) + OUT * M / M.trace()) / 2
 
     few, many = inputs(50), inputs(5000)
+    train, _ = held_out.rows(50)
     numpy.testing.assert_allclose(
-        weight_of_errors(model, x=few), expected(few), rtol=1e-5, atol=1e-6)
-    # Of many inputs it takes a part, evenly.
-    numpy.testing.assert_allclose(
-        weight_of_errors(model, x=many), expected(many[::100]), rtol=1e-5,
+        weight_of_errors(model, x=few), expected(few[train]), rtol=1e-5,
         atol=1e-6)
+    # Of many inputs it takes a part, evenly: ten of each unit.
+    part = numpy.arange(0, 5000, 5000 // (10 * IN))
+    train, _ = held_out.rows(5000)
+    numpy.testing.assert_allclose(
+        weight_of_errors(model, x=many), expected(many[part[train[part]]]),
+        rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('results', [
@@ -228,18 +241,6 @@ def test_all_errors_weigh_alike_without_a_derivative(results):
 def test_the_last_layer_has_equal_weights():
     M = weight_of_errors(MLP(), '/l3')
     numpy.testing.assert_allclose(M, numpy.eye(3), atol=.1)
-
-
-def test_a_weighted_search_is_for_the_weighted_error():
-    _, W, fit = problem()
-    root = numpy.random.RandomState(4).normal(size=(OUT, OUT))
-    M = root @ root.T + numpy.eye(OUT)
-    F_ = calibration.make_fold(IN, N_TILES)
-    V = fit.solve(N_TILES)[0]
-    weighted = fit.weighted(M)
-    numpy.testing.assert_allclose(
-        error(weighted, F_) - error(weighted, numpy.eye(IN)),
-        numpy.trace(M @ (W - V @ F_) @ fit.S @ (W - V @ F_).T), rtol=1e-9)
 
 
 @pytest.mark.parametrize('change', ['dead units', 'zero weight', 'few inputs'])

@@ -86,6 +86,50 @@ def test_no_choice_is_much_better(seed):
     assert planner.choose(planner.least_cost() - 1) is None
 
 
+@pytest.mark.parametrize('blocks', [{}, {'a': 4, 'c': 3}])
+@pytest.mark.parametrize('adds_bias', [False, True])
+def test_tiles_alone_are_the_best_there_are(blocks, adds_bias):
+    """By brute force."""
+    rng = numpy.random.RandomState(0)
+    numbers = 1, 2, 3, 4, 6, 12
+    outs = {'a': (8, True), 'b': (7, False), 'c': (6, True)}
+    errors = {path: [0, *numpy.sort(rng.rand(5))] for path in outs}
+    curves = {
+        path: [Curve(n, None, 12 // n, numpy.array([error]),
+                     blocks.get(path, 1) if n > 1 else 1)
+               for n, error in zip(numbers, errors[path], strict=True)]
+        for path in outs}
+    sizes = {
+        path: Size(12, out, has_bias, 1., True, adds_bias)
+        for path, (out, has_bias) in outs.items()}
+
+    def cost(choice):
+        return sum(
+            12 // n * out // (blocks.get(path, 1) if n > 1 else 1)
+            + out * (has_bias or adds_bias and n > 1)
+            for n, (path, (out, has_bias)) in zip(
+                choice, outs.items(), strict=True))
+
+    choices = [
+        (sum(errors[p][numbers.index(n)] for p, n in zip(
+            outs, choice, strict=True)), choice)
+        for choice in itertools.product(numbers, repeat=3)]
+    planner = Planner(sizes, curves, {}, Costs('parameters', 4, None))
+    for allowed in (270, 200, 150, 100, 70, 60):
+        error, best = min(c for c in choices if cost(c[1]) <= allowed)
+        plan = planner.choose(allowed)
+        assert [form.n_tiles for form in plan.forms.values()] == list(best)
+        assert [form.n_blocks for form in plan.forms.values()] == [
+            blocks.get(path, 1) if n > 1 else 1
+            for path, n in zip(outs, best, strict=True)]
+        assert plan.cost == cost(best)
+        assert plan.error == pytest.approx(error)
+    least = min(cost(choice) for _, choice in choices)
+    assert planner.least_cost() == least
+    assert planner.choose(least) is not None
+    assert planner.choose(least - 1) is None
+
+
 @pytest.mark.parametrize('of, n_bits, form, expected', [
     ('parameters', None, (1, 8, 0, 6), 8 * 6 + 6),
     ('parameters', None, (1, 8, 2, 6), 2 * 14 + 6),
