@@ -28,6 +28,7 @@ Each result is kept in the folder --runs, so that a benchmark that was stopped
 goes on where it was, and several processes can share the work.
 """
 import concurrent.futures
+import functools
 import multiprocessing
 import sys
 import time
@@ -91,6 +92,12 @@ def jobs(args):
                         small_networks.LAYER[0], seed, ratio, way, True)
 
 
+@functools.cache
+def read_digits(directory, validate):
+    """Once in each process."""
+    return Data(directory, validate)
+
+
 class Kept(NamedTuple):
     """Where the results are kept, and all that they depend on."""
 
@@ -110,7 +117,7 @@ class Kept(NamedTuple):
 
 def compute(kept, some):
     """Computes and keeps what is missing, in one process."""
-    data = Data(kept.directory, kept.validate)
+    data = read_digits(kept.directory, kept.validate)
     trained = None
     for job in some:
         if trained is None or (trained.name, trained.seed) != job[:2]:
@@ -124,33 +131,40 @@ def compute(kept, some):
 
 
 def pieces(some):
-    """What is best in one process, the longest first.
+    """What is best in one process, in the order to begin with it.
 
-    Dense networks are first of all, since most of what follows needs them.
+    Dense networks are first, since most of the others need them; then those
+    that need none and take long; and the shortest are last.
     """
     by_piece = {}
     for job in some:
-        key = {'dense': 0, 'hashed': 1}.get(job.way, 2)
-        alone = job.way in scratch_peers.KINDS
-        by_piece.setdefault((
-            key, job.network != small_networks.LAYER[0],
-            job.way if alone else '',
-            job.budget if alone else job.budget > 5, job.seed, job.layer),
-            []).append(job)
+        big = job.network == small_networks.LAYER[0]
+        scratch = job.way in scratch_peers.KINDS
+        if job.layer:
+            key = 3, job.seed, job.budget > 10
+        elif job.way == 'dense':
+            key = 0, job.seed, not big
+        elif scratch:
+            key = 1 if big and job.way == 'hashed' else 4, job.way, (
+                big, job.budget, job.seed)
+        else:
+            # What the engine knows of a network is measured in each.
+            key = 2 if big else 4, '', (
+                big, job.budget if big else job.budget > 5, job.seed)
+        by_piece.setdefault(key, []).append(job)
     return [by_piece[key] for key in sorted(by_piece)]
 
 
 def main(argv=None):
     args = harness.parse_args(__doc__.splitlines()[0], argv, add_arguments)
     try:
-        data = Data(args.data, args.validate)
+        data = read_digits(args.data, args.validate)
     except UserError as error:
         sys.exit(str(error))
     args.runs.mkdir(parents=True, exist_ok=True)
     kept = Kept(
         args.data, args.validate, args.runs, args.calibration, data.checksum)
     n_digits = len(data.fit[0])
-    del data
     chosen = list(jobs(args))
     missing = [] if args.report else [
         job for job in chosen if kept.read(job) is None]

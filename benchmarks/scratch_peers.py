@@ -4,8 +4,9 @@
   hashed  HashedNets (Chen et al., ICML 2015): each weight one of fewer numbers
   mixed   sl.MixedLinear, the first layer's inputs grouped by how they act
 
-Each has as many parameters as it is given, and its learning rate and shapes
-are those that sharing_quality.py found best on held-out digits.
+Each has as many parameters as it is given. Shapes and learning rates are those
+that sharing_quality.py found best on held-out digits: 0.003 where a network
+stays wide, 0.009 where it does not.
 """
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ import shared_linear as sl  # isort: skip
 
 KINDS = 'narrow', 'hashed', 'mixed'
 EPOCHS = 6
-LEARNING_RATE = .009
+LEARNING_RATES = .003, .009
+# Times fewer parameters from which a network is not wide.
+NOT_WIDE = 8
 
 
 def plan(kind, sizes, n_parameters):
@@ -66,8 +69,12 @@ def operations(layers):
         for layer in layers)
 
 
-def train(kind, sizes, n_parameters, digits, seed, learning_rate=LEARNING_RATE,
-          n_epochs=EPOCHS):
+def learning_rate(sizes, n_parameters):
+    dense = sum((i + 1) * o for i, o in itertools.pairwise(sizes))
+    return LEARNING_RATES[dense / n_parameters >= NOT_WIDE]
+
+
+def train(kind, sizes, n_parameters, digits, seed):
     """The trained network, and its layers."""
     layers = plan(kind, sizes, n_parameters)
     order = None
@@ -76,5 +83,6 @@ def train(kind, sizes, n_parameters, digits, seed, learning_rate=LEARNING_RATE,
             digits[0], layers[0].n_tiles, seed=seed,
             n_sweeps=sharing_quality.SWEEPS)
     model = sharing_quality.Network(layers, seed, order)
-    sharing_quality.train(model, digits, learning_rate, n_epochs, seed)
+    sharing_quality.train(
+        model, digits, learning_rate(sizes, n_parameters), EPOCHS, seed)
     return model, layers

@@ -1,4 +1,5 @@
 """The benchmark of compression compares equals, and goes on when stopped."""
+import argparse
 import json
 
 import numpy
@@ -128,6 +129,22 @@ def test_processes_share_the_work(data, tmp_path, monkeypatch, capfd):
     for result in *one.values(), *two.values():
         del result['cpu_seconds']
     assert two == one
+
+
+def test_pieces_are_all_jobs_once():
+    args = argparse.Namespace(
+        seeds=[0, 1, 2], networks=['1000-900', 'lenet-300-100'],
+        parts=compression_quality.PARTS, ways=compression_quality.WAYS,
+        budgets=compression_quality.BUDGETS)
+    jobs = list(compression_quality.jobs(args))
+    # Dense, eight ways and five budgets, 8 bits; three ways and six ratios.
+    assert len(jobs) == 3 * (2 * (1 + 8 * 5) + 1 + 3 * 6)
+    pieces = compression_quality.pieces(jobs)
+    assert sorted(job for piece in pieces for job in piece) == sorted(jobs)
+    assert [piece[0].way for piece in pieces[:6]] == ['dense'] * 6
+    for piece in pieces:
+        # One network, whose measurement all of a piece share.
+        assert len({(job.network, job.seed) for job in piece}) == 1
 
 
 def test_validation_counts_no_errors_on_test_digits(run, monkeypatch):
