@@ -1,9 +1,12 @@
 """The weight that blocks of the outputs share, fitted by least squares.
 
-Each block has a fold F_j of its own, with random permutations and signs, and
-rows C_j of the covariance that it aims at. Their problems are stacked:
+Each block has a fold F_j of its own, as one with random permutations and
+signs, and rows C_j of the covariance that it aims at. Their problems are
+stacked:
 
     W' = (sum_j C_j F_j^T) (sum_j F_j S F_j^T)^-1.
+
+One block is the layer of tiles.
 """
 from __future__ import annotations
 
@@ -32,6 +35,15 @@ class Fit(NamedTuple):
     error: float
 
 
+class Best(NamedTuple):
+
+    """The layer by the ridge that is best on what is held out."""
+
+    solution: Solution
+    error: float
+    ridge: float
+
+
 def folds_of(mixing: Mixing, in_size: int) -> list[InputMap]:
     """F_j of each block."""
     return [
@@ -40,28 +52,32 @@ def folds_of(mixing: Mixing, in_size: int) -> list[InputMap]:
             *mixing.permutations(in_size), strict=True)]
 
 
-def best(
-        problem: Covariances | Samples,
-        mixing: Mixing) -> tuple[Solution, float]:
-    """The layer by the ridge that is best on what is held out; its error.
-
-    Ridges are tried from the least on, until one is worse than the one
-    before.
-    """
-    folds = folds_of(mixing, problem.W.shape[1])
+def best(problem: Covariances | Samples, folds: list[InputMap]) -> Best:
+    """Tries ridges from the least on, until one is worse than the last."""
     fit = _solver(problem, folds)
-    found = fit(RIDGES[0])
-    for ridge in RIDGES[1:]:
-        other = fit(ridge)
+    ridge, found = RIDGES[0], fit(RIDGES[0])
+    for higher in RIDGES[1:]:
+        other = fit(higher)
         if other.error >= found.error:
             break
-        found = other
-    W = found.G.T.astype(numpy.float64)
+        ridge, found = higher, other
+    return Best(_solution(problem, folds, found.G), found.error, ridge)
+
+
+def solve(
+        problem: Covariances | Samples, folds: list[InputMap],
+        ridge: float) -> Solution:
+    """The layer by a ridge."""
+    return _solution(problem, folds, _solver(problem, folds)(ridge).G)
+
+
+def _solution(problem, folds, G):
+    W = G.T.astype(numpy.float64)
     b = None
     if problem.has_bias:
         b = problem.y_mean - numpy.concatenate([
             W @ fold.rows(problem.x_mean) for fold in folds])
-    return Solution(W, None, None, b), found.error
+    return Solution(W, None, None, b)
 
 
 def nearest_weight(W: Array, mixing: Mixing) -> Array:

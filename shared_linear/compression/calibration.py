@@ -1,20 +1,15 @@
-"""The weight that fits a layer's outputs best, from real inputs."""
+"""Means and covariances of a layer's inputs and outputs."""
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy
 from chainer import backend
 
 from shared_linear.compression import inputs
 
-if TYPE_CHECKING:
-    from shared_linear.layers.mixing import Mixing
-
 Array = numpy.ndarray
-RIDGE = 1e-3
 
 
 class Moments:
@@ -84,12 +79,7 @@ class Moments:
             raise ValueError(
                 'calibration {} of shape {} do not have {} elements '
                 'each'.format(what, array.shape, width))
-        array = array.astype(numpy.float64)
-        if not numpy.isfinite(array).all():
-            raise ValueError(
-                'calibration {} must be finite, but some are NaN or '
-                'infinite'.format(what))
-        return array
+        return finite(array, numpy.float64, what)
 
     def xx(self, centred: bool = True) -> Array:
         """Covariance of the inputs, or E[x x^T], (d, d)."""
@@ -113,172 +103,14 @@ class Moments:
         return result
 
 
-class Fit:
-
-    """The least-squares problem of a shared layer.
-
-    With F the fold of the inputs, W' minimises
-
-        E|y - W' F x - b'|^2 + r |W - W' F|^2,
-
-    with y = W x + b, or other targets if there are any. The ridge term, with
-    r a small part of the mean variance of an input, draws W' to the mean of
-    the tiles of W where the inputs do not decide. That is where they never
-    vary, or move together, or are too few.
-
-    With S = cov(x) + r I, C = cov(y, x) + r W this is
-
-        W' = C F^T (F S F^T)^-1,     b' = E y - W' F E x,
-
-    and if y = W x + b, then C = W S.
-
-    Args:
-        moments: Of the inputs, and of the targets where they are not W x + b.
-        W: Dense weight, (o, d).
-        b: Dense bias, (o,), or ``None``.
-        has_bias: Whether the shared layer has a bias. If not, covariances are
-            replaced by second moments.
-        ridge: r, in units of the mean variance of an input.
-
-    """
-
-    def __init__(
-            self, moments: Moments, W: Array, b: Array | None,
-            has_bias: bool, ridge: float = RIDGE) -> None:
-        if moments.count == 0:
-            raise ValueError('there are no calibration inputs')
-        if not ridge > 0:
-            raise ValueError('ridge must be positive, not {}'.format(ridge))
-        self.count = moments.count
-        self.has_bias = has_bias
-        self.W = W = W.astype(numpy.float64)
-        S = moments.xx(centred=has_bias)
-        mean_variance = S.trace() / len(S)
-        self.ridge = ridge * (mean_variance or 1.)
-        self.x_mean = moments.x_mean
-        if moments.y_mean.size == len(W):
-            C = moments.yx(centred=has_bias)
-            self.y_mean = moments.y_mean
-            self.variance = moments.yy(centred=has_bias)
-        else:
-            # y = W x + b is centred as x is; without a bias of its own the
-            # shared layer has to reach b by the inputs alone.
-            C = W @ S
-            self.y_mean = W @ self.x_mean
-            self.variance = float((C * W).sum())
-            if b is not None:
-                self.y_mean += b
-                if not has_bias:
-                    C += numpy.outer(b, self.x_mean)
-        S[numpy.diag_indices(len(S))] += self.ridge
-        C += self.ridge * W
-        self.S, self.C = S, C
-
-    def solve(
-            self, n_tiles: int, order: Array | None = None,
-            scales: Array | None = None,
-    ) -> tuple[Array, Array | None, float]:
-        """Computes the weight (o, m), the bias (o,) and the relative error.
-
-        The error is E|y - y'|^2 in units of the variance of y, on the
-        calibration inputs. For ``order`` and ``scales`` see
-        :func:`make_fold`.
-        """
-        F = make_fold(len(self.S), n_tiles, order, scales)
-        return self._solve([_Block(F, self.C, self.W)])
-
-    def solve_mixed(
-            self, mixing: Mixing) -> tuple[Array, Array | None, float]:
-        """As :meth:`solve`, of a weight (o / k, m) that k blocks share.
-
-        The problems of the blocks are stacked: with F_j the fold with the
-        permutation and signs of a block, and C_j the rows of C that it aims
-        at, W' = (sum_j C_j F_j^T) (sum_j F_j S F_j^T)^-1.
-        """
-        return self._solve([
-            _Block(F, C, W) for F, C, W in zip(
-                _make_folds(len(self.S), mixing),
-                numpy.split(self.C, mixing.n_blocks),
-                numpy.split(self.W, mixing.n_blocks), strict=True)])
-
-    def _solve(self, blocks):
-        A = sum(F @ self.S @ F.T for F, _, _ in blocks)
-        B = sum(F @ C.T for F, C, _ in blocks)
-        W = numpy.linalg.solve(A, B).T
-        # Without the ridge: |W - W' F|^2 = |W|^2 - 2 <W F^T, W'> + |W' F|^2.
-        explained = 2 * (W.T * B).sum() - (W @ A * W).sum()
-        FF = sum(F @ F.T for F, _, _ in blocks)
-        dense = sum(F @ V.T for F, _, V in blocks)
-        bent = 2 * (W.T * dense).sum() - (W @ FF * W).sum()
-        residual = self.variance - explained + self.ridge * bent
-        error = max(residual, 0.) / self.variance if self.variance else 0.
-        if not self.has_bias:
-            return W, None, error
-        b = self.y_mean - numpy.concatenate([
-            W @ (F @ self.x_mean) for F, _, _ in blocks])
-        return W, b, error
-
-    def scaled(self, scales: Array) -> Fit:
-        """The problem of choosing an order, for inputs times ``scales``."""
-        fit = copy.copy(self)
-        fit.S = self.S * scales * scales[:, None]
-        fit.C, fit.W = self.C * scales, self.W * scales
-        return fit
-
-    def weighted(self, M: Array) -> Fit:
-        """The problem of choosing an order, for the error E e^T M e.
-
-        It is that of the outputs L^T y, with M = L L^T. W' does not depend on
-        M, but what F is best does.
-
-        Args:
-            M: Positive definite, (o, o), with a trace of o.
-
-        """
-        fit = copy.copy(self)
-        L = numpy.linalg.cholesky(M)
-        fit.C, fit.W = L.T @ self.C, L.T @ self.W
-        return fit
-
-
-def make_fold(
-        in_size: int, n_tiles: int, order: Array | None = None,
-        scales: Array | None = None) -> Array:
-    """F (m, d): fold(x[:, order] * scales) is x F^T.
-
-    ``order`` may have an input more than once.
-    """
-    if order is None:
-        order = numpy.arange(in_size)
-    F = numpy.zeros((in_size // n_tiles, in_size))
-    groups = numpy.arange(in_size) % len(F)
-    numpy.add.at(F, (groups, order), 1. if scales is None else scales)
-    return F
-
-
-class _Block(NamedTuple):
-    """Outputs that are made from one fold of the inputs."""
-
-    F: Array
-    C: Array
-    W: Array
-
-
-def _make_folds(in_size: int, mixing: Mixing) -> list[Array]:
-    """F_j of each block."""
-    return [
-        make_fold(in_size, mixing.n_tiles, permutation, signs)
-        for permutation, signs in zip(
-            *mixing.permutations(in_size), strict=True)]
-
-
-def nearest_weight(W: Array, mixing: Mixing) -> Array:
-    """The shared weight (o / k, m) nearest to a dense one, in the squares."""
-    folded = [
-        V @ F.T for F, V in zip(
-            _make_folds(W.shape[1], mixing),
-            numpy.split(W, mixing.n_blocks), strict=True)]
-    return numpy.mean(folded, axis=0) / mixing.n_tiles
+def finite(array: Array, dtype: Any, what: str = 'inputs') -> Array:
+    """A copy of a dtype, if all values are finite."""
+    array = array.astype(dtype)
+    if not numpy.isfinite(array).all():
+        raise ValueError(
+            'calibration {} must be finite, but some are NaN or '
+            'infinite'.format(what))
+    return array
 
 
 def measure(x: Any, in_size: int | None = None) -> Moments:

@@ -246,8 +246,9 @@ class Course:
             if in_size % n_tiles != 0:
                 continue
             if n_blocks > 1:
-                _, error = blocks.best(
-                    problem, self._mixing(path, n_tiles, n_blocks))
+                mixing = self._mixing(path, n_tiles, n_blocks)
+                error = blocks.best(
+                    problem, blocks.folds_of(mixing, in_size)).error
             else:
                 if plain is None:
                     plain = regression.decompose(
@@ -429,7 +430,8 @@ class Course:
     def _fit_blocks(self, path, form, stops, targets, has_bias):
         problem = self._problem(path, stops, targets, None, has_bias=has_bias)
         mixing = self._mixing(path, form.n_tiles, form.n_blocks)
-        solution, _ = blocks.best(problem, mixing)
+        solution = blocks.best(
+            problem, blocks.folds_of(mixing, problem.W.shape[1])).solution
         W: Any = solution.W
         dtype = self._layers[path].link.W.dtype
         answers = []

@@ -1,19 +1,22 @@
 """The nearest shared layer to a dense one: what ``from_linear`` does."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import chainer
 import chainer.links as L
 import numpy
 
 from shared_linear.compression import (
+    blocks,
     calibration,
     dense,
     folds,
     grouping,
     regression,
 )
+from shared_linear.compression.examples import LEAST_HELD_OUT
+from shared_linear.compression.samples import Samples
 from shared_linear.layers import checks, tiling
 from shared_linear.layers.link import SharedLinear
 from shared_linear.layers.low_rank_link import LowRankLinear, low_rank_like
@@ -30,8 +33,10 @@ from shared_linear.layers.tiled_link import (
 if TYPE_CHECKING:
     from chainer.types import NdArray
 
-# With fewer inputs than this none is held out.
-LEAST_HELD_OUT = 20
+# The moments of a layer of more inputs do not fit.
+WIDEST_COVARIANCE = 5000
+# With so many inputs for each element of one, a search fits little noise.
+ENOUGH = 1
 
 
 @register_fit(SharedLinear)
@@ -51,13 +56,13 @@ def fit_shared(
             W = tiling.fold_array(
                 W, n_tiles, order=link.device.send(order)) / n_tiles
         return link_like(cls, link, W, b, n_tiles=n_tiles, order=to_cpu(order))
-    fit = _fit(x, W, b, add_bias)
+    given = _measure(x, to_float64(W), to_float64(b), add_bias)
     if search:
-        order = grouping.search_order(
-            fit, n_tiles, seed=seed, n_sweeps=n_sweeps,
+        order = _search(
+            given, n_tiles, None, seed=seed, n_sweeps=n_sweeps,
             time_limit=time_limit, progress=progress)
     order = to_cpu(order)
-    W, b, _ = fit.solve(n_tiles, order)
+    W, b = _solve(given, [_fold(order, in_size, n_tiles)])
     return link_like(cls, link, W, b, n_tiles=n_tiles, order=order)
 
 
@@ -74,11 +79,13 @@ def fit_mixed(
             checks.describe_divisors(out_size, n_blocks, 'n_blocks'))
     mixing = Mixing.checked(n_tiles, n_blocks, seed, order, in_size)
     if x is not None:
-        W, b, _ = _fit(x, W, b, add_bias).solve_mixed(mixing)
+        W, b = _solve(
+            _measure(x, to_float64(W), to_float64(b), add_bias),
+            blocks.folds_of(mixing, in_size))
     elif add_bias:
         raise ValueError('add_bias=True needs inputs x')
     else:
-        W = calibration.nearest_weight(to_float64(W), mixing)
+        W = blocks.nearest_weight(to_float64(W), mixing)
     return link_like(
         cls, link, W, b, n_tiles=n_tiles, n_blocks=n_blocks, seed=mixing.seed,
         order=mixing.order_array)
@@ -114,10 +121,46 @@ def _check_order(order, in_size):
     return None if order is None else checks.check_order(order, in_size), False
 
 
-def _fit(x, W, b, add_bias):
-    return calibration.Fit(
-        calibration.measure(x, W.shape[1]), to_float64(W), to_float64(b),
-        has_bias=add_bias or b is not None)
+class _Given(NamedTuple):
+
+    """What there is to fit: with inputs held out, if enough; and of all.
+
+    ``moments`` are those of all, where the layer is not too wide for them.
+    """
+
+    problem: Any
+    whole: Any
+    moments: calibration.Moments | None = None
+
+
+def _solve(given, folds):
+    """The weight and the bias, of all inputs by the ridge that is best."""
+    found = blocks.best(given.problem, folds)
+    solution = found.solution
+    if given.whole is not given.problem:
+        solution = blocks.solve(given.whole, folds, found.ridge)
+    return solution.W, solution.b
+
+
+def _fold(order, in_size, n_tiles):
+    return regression.InputMap.of_order(
+        numpy.arange(in_size) if order is None else order, n_tiles)
+
+
+def _search(given, n_tiles, rank, **search):
+    """The order by which a layer loses least."""
+    problem, moments = given.problem, given.moments
+    in_size = problem.W.shape[1]
+    if rank is None and moments is not None and (
+            n_tiles == 1 or moments.count >= ENOUGH * in_size):
+        return grouping.search_order(
+            grouping.Sums(moments, problem.W, problem.has_bias), n_tiles,
+            **search)
+    ridge = regression.RIDGES[0]
+    plain = regression.decompose(problem, _fold(None, in_size, 1), ridge)
+    fold = folds.find_fold(
+        problem, plain, n_tiles, rank, False, ridge, **search)
+    return fold.units.ravel()
 
 
 @register_fit(LowRankLinear)
@@ -146,26 +189,29 @@ def fit_low_rank(
         return low_rank_like(
             link, U[:, :rank] * root, root[:, None] * V[:rank], b, n_tiles,
             order, cls)
-    problem = _problem(x, to_float64(W), to_float64(b), add_bias)
+    given = _measure(x, to_float64(W), to_float64(b), add_bias)
     if search:
-        ridge = regression.RIDGES[0]
-        plain = regression.decompose(
-            problem, regression.InputMap(numpy.arange(in_size)[None]), ridge)
-        fold = folds.find_fold(
-            problem, plain, n_tiles, rank, False, ridge, seed=seed,
-            n_sweeps=n_sweeps, time_limit=time_limit, progress=progress)
-        order = fold.units.ravel() if n_tiles > 1 else None
-    fold = regression.InputMap.of_order(
-        numpy.arange(in_size) if order is None else to_cpu(order), n_tiles)
-    factors, _ = regression.best(problem, fold, rank)
-    solution = regression.cut(problem, factors, rank, None)
+        order = None
+        if n_tiles > 1:
+            order = _search(
+                given, n_tiles, rank, seed=seed, n_sweeps=n_sweeps,
+                time_limit=time_limit, progress=progress)
+    fold = _fold(to_cpu(order), in_size, n_tiles)
+    factors, ridge = regression.best(given.problem, fold, rank)
+    if given.whole is not given.problem:
+        factors = regression.decompose(given.whole, fold, ridge)
+    solution = regression.cut(given.whole, factors, rank, None)
     return low_rank_like(
         link, solution.B, solution.A, solution.b, n_tiles, order, cls)
 
 
-def _problem(x, W, b, add_bias):
-    """With every tenth input held out, if there are enough."""
+def _measure(x, W, b, add_bias):
+    """With every tenth input held out, if there are enough; and of all."""
     in_size = W.shape[1]
+    has_bias = add_bias or b is not None
+    if in_size > WIDEST_COVARIANCE:
+        samples = _samples(x, W, b, has_bias)
+        return _Given(samples, samples)
     moments = [calibration.Moments(in_size), calibration.Moments(in_size)]
     count = 0
     for batch in calibration.iterate_rows(x, in_size):
@@ -175,9 +221,33 @@ def _problem(x, W, b, add_bias):
         count += len(batch)
     if count == 0:
         raise ValueError('there are no calibration inputs')
-    if count < LEAST_HELD_OUT:
-        moments[0].merge(moments[1])
-        moments[1] = moments[0]
     train, held_out = moments
-    return regression.Covariances(
-        train, held_out, W, b, has_bias=add_bias or b is not None)
+    whole = calibration.Moments(in_size)
+    whole.merge(train)
+    whole.merge(held_out)
+    of_all = regression.Covariances(whole, whole, W, b, has_bias)
+    if count < LEAST_HELD_OUT:
+        return _Given(of_all, of_all, whole)
+    return _Given(
+        regression.Covariances(train, held_out, W, b, has_bias), of_all, whole)
+
+
+def _samples(x, W, b, has_bias):
+    """The inputs themselves, of a layer too wide for their covariance."""
+    batches = [
+        calibration.finite(batch, numpy.float32)
+        for batch in calibration.iterate_rows(x, W.shape[1])]
+    if not sum(map(len, batches)):
+        raise ValueError('there are no calibration inputs')
+    x = numpy.concatenate(batches)
+    held = numpy.arange(len(x)) % 10 == 9
+    if len(x) < LEAST_HELD_OUT:
+        parts = [x, x.copy()]
+    else:
+        parts = [x[~held], x[held]]
+    W = W.astype(numpy.float32)
+    ys = [part @ W.T for part in parts]
+    if b is not None:
+        ys = [y + b.astype(numpy.float32) for y in ys]
+    (x, held_x), (y, held_y) = parts, ys
+    return Samples(x, y, held_x, held_y, W, has_bias)

@@ -26,6 +26,8 @@ Array = numpy.ndarray
 KICK = .05
 LEAST_GAIN = 1e-6
 BLOCK = 32
+# In units of the mean variance of an input.
+RIDGE = 1e-3
 # Sweeps that may be no better on inputs that are held out.
 PATIENCE = 8
 
@@ -146,10 +148,30 @@ def group_inputs(
                 '{}, or has values that are not finite'.format(
                     weight.shape, weight.dtype))
         moments = calibration.measure(x, weight.shape[1])
-    fit = calibration.Fit(moments, weight, None, has_bias=True)
     return search_order(
-        fit, n_tiles, seed=seed, n_sweeps=n_sweeps, time_limit=time_limit,
-        progress=progress)
+        Sums(moments, weight.astype(numpy.float64)), n_tiles, seed=seed,
+        n_sweeps=n_sweeps, time_limit=time_limit, progress=progress)
+
+
+class Sums:
+
+    """What a search is told of outputs W x: covariances, with a little ridge.
+
+    Args:
+        moments: Of the inputs.
+        W: Weight, (o, d).
+        centred: Whether means are of no concern, as where there is a bias.
+
+    """
+
+    def __init__(
+            self, moments: calibration.Moments, W: Array,
+            centred: bool = True) -> None:
+        self.S = moments.xx(centred)
+        ridge = RIDGE * (self.S.trace() / len(self.S) or 1.)
+        self.variance = float(((W @ self.S) * W).sum())
+        self.S[numpy.diag_indices(len(self.S))] += ridge
+        self.C = W @ self.S
 
 
 def search_order(

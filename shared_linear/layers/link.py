@@ -189,10 +189,12 @@ class SharedLinear(TiledLinear):
             W = V S F^\\top (F S F^\\top)^{-1},
 
         with :math:`S` the covariance of :math:`x` plus :math:`r` on its
-        diagonal, :math:`r` a thousandth of the mean variance of an input. It
-        is computed from means and covariances, which are added up in float64
-        over batches. The ridge :math:`r` decides where the inputs do not:
-        where they never vary, or move together, or are too few.
+        diagonal. It is computed from means and covariances, which are added
+        up in float64 over batches. The ridge :math:`r` decides where the
+        inputs do not: where they never vary, or move together, or are too
+        few. It is a thousandth of the mean variance of an input, or a power
+        of ten times as much: what is best for every tenth input when it is
+        held out, if there are 20 inputs or more.
 
         Without inputs it is the mean of the tiles of the dense weight,
 
@@ -210,8 +212,9 @@ class SharedLinear(TiledLinear):
                 a Chainer iterator or an iterator of batches, as in
                 :func:`group_inputs`.
             order (:ref:`ndarray` or str): Permutation of the inputs. By
-                default they stay as they are; ``'search'`` finds one by
-                :func:`group_inputs`.
+                default they stay as they are; ``'search'`` finds one as
+                :func:`group_inputs` does, and of fewer inputs than they have
+                elements ends when it gets worse for what is held out.
             add_bias (bool): Whether to make a bias where ``link`` has none.
                 It takes the mean of the outputs off the weight.
             seed (int): See :func:`group_inputs`, as for all that follow.

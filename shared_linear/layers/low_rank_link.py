@@ -249,8 +249,8 @@ class LowRankLinear(TiledLinear):
         (reduced-rank regression; Izenman, 1975), scaled so that
         :math:`A A^\\top = B^\\top B`. Every tenth input is held out, if there
         are 20 or more, and chooses the ridge and ends the search for an
-        order. Without inputs it is the singular value decomposition of the
-        mean of the tiles of :math:`V`.
+        order; the fit is then to all. Without inputs it is the singular value
+        decomposition of the mean of the tiles of :math:`V`.
 
         Args:
             link (chainer.links.Linear): Dense layer. It is not changed.

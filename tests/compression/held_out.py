@@ -45,8 +45,11 @@ def outputs(x, W, b, folds):
 
 
 def error(y, z):
-    """E|y - z|^2 in units of the variance of y."""
-    return ((y - z) ** 2).sum() / ((y - y.mean(0)) ** 2).sum()
+    """E|y - z|^2 in units of the variance of y; of its size if it has none."""
+    variance = ((y - y.mean(0)) ** 2).sum()
+    if variance <= 1e-10 * (y ** 2).sum():
+        variance = (y ** 2).sum() or 1.
+    return ((y - z) ** 2).sum() / variance
 
 
 def fits(x, y, W, folds, has_bias):
@@ -64,7 +67,17 @@ def fits(x, y, W, folds, has_bias):
 def best(x, y, W, folds, has_bias):
     """The first of which the next is no better."""
     found = fits(x, y, W, folds, has_bias)
-    for one, other in zip(found, found[1:], strict=False):
-        if other[2] >= one[2]:
-            return one
-    return found[-1]
+    return found[_first([e for _, _, e in found])]
+
+
+def best_of_all(x, y, W, folds, has_bias):
+    """W' and b' of all examples, by the ridge that is best on the held out."""
+    errors = [e for _, _, e in fits(x, y, W, folds, has_bias)]
+    return fit(x, y, W, folds, has_bias, RIDGES[_first(errors)])
+
+
+def _first(errors):
+    for i, (one, other) in enumerate(zip(errors, errors[1:], strict=False)):
+        if other >= one:
+            return i
+    return len(errors) - 1

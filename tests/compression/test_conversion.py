@@ -2,12 +2,14 @@
 
 With n_blocks, the fit is stacked over the blocks.
 """
+import held_out
 import numpy
 import pytest
 import reference
 
 import shared_linear as sl
-from shared_linear.compression.calibration import RIDGE, Fit, Moments
+from shared_linear.compression import from_dense
+from shared_linear.compression.calibration import Moments
 
 import chainer  # isort: skip
 import chainer.links as L  # isort: skip
@@ -67,22 +69,14 @@ def folded(x, n_tiles, n_blocks=1, seed=None, order=None):
 
 
 def expected_fit(x, dense, has_bias, sharing):
-    """Least squares on the rows of all blocks, with the ridge as more rows."""
-    n_blocks = sharing.get('n_blocks', 1)
+    """Least squares on the rows of all blocks, with the ridge as more rows.
+
+    It is the ridge that is best on every tenth input.
+    """
     V = dense.W.array.astype(float)
     y = x @ V.T + (0 if dense.b is None else dense.b.array)
-    x_mean, y_mean = (a.mean(0) if has_bias else 0 * a[0] for a in (x, y))
-    # Without any variance, the ridge alone decides.
-    ridge = numpy.sqrt(
-        RIDGE * ((x - x_mean) ** 2).mean() * len(x) or 1) * numpy.eye(IN)
-    design = folded(x - x_mean, **sharing) + folded(ridge, **sharing)
-    target = numpy.split(y - y_mean, n_blocks, axis=1) + numpy.split(
-        ridge @ V.T, n_blocks, axis=1)
-    W = numpy.linalg.lstsq(
-        numpy.concatenate(design), numpy.concatenate(target), rcond=None)[0].T
-    b = y_mean - numpy.concatenate([
-        z[0] @ W.T for z in folded(x_mean[None], **sharing)])
-    return W, b if has_bias else None
+    return held_out.best_of_all(
+        x, y, V, [z.T for z in folded(numpy.eye(IN), **sharing)], has_bias)
 
 
 def check(link, W, b, tolerance=1e-8):
@@ -184,6 +178,64 @@ def test_search_is_group_inputs():
         sl.SharedLinear.from_linear(dense, N_TILES, x))
 
 
+def test_of_few_inputs_the_search_ends_by_what_is_held_out():
+    """Where all of it would fit noise."""
+    mixture = numpy.random.RandomState(99).normal(size=(30, 60))
+
+    def given(count, seed):
+        rng = numpy.random.RandomState(seed)
+        x = rng.normal(size=(count, 30)) @ mixture
+        return numpy.maximum(x + rng.normal(size=x.shape), 0).astype('f')
+
+    dense, x, other = L.Linear(60, 60), given(30, 1), given(2000, 2)
+    dense.W.array[...] = numpy.random.RandomState(5).normal(size=(60, 60))
+
+    def error(order):
+        link = sl.SharedLinear.from_linear(dense, 4, x, order)
+        return held_out.error(dense(other).array, link(other).array)
+
+    assert error('search') < .9 * error(sl.group_inputs(x, 4, dense.W))
+
+
+def test_the_ridge_is_chosen_by_what_is_held_out():
+    """Of 30 inputs of noise for 12 columns: the rest stays as it was."""
+    x, other = (numpy.random.RandomState(seed).normal(size=(n, IN))
+                for seed, n in ((0, 30), (1, 1000)))
+    dense = make_dense()
+
+    def error(link):
+        return ((link(other).array - dense(other).array) ** 2).sum()
+
+    for link_class, sharing in CLASSES.values():
+        link = link_class.from_linear(dense, x=x, **sharing)
+        check(link, *expected_fit(x, dense, True, sharing))
+        little = held_out.fit(
+            x, dense(x).array, dense.W.array,
+            [z.T for z in folded(numpy.eye(IN), **sharing)], True, 1e-3)
+        fitted = link_class.from_linear(dense, x=x[:19], **sharing)
+        assert abs(link.W.array - little[0]).max() > 1e-3
+        assert error(link) < error(fitted)
+
+
+@EACH_CLASS
+def test_too_wide_for_its_covariance(link_class, sharing, monkeypatch):
+    dense, x = make_dense(), make_inputs()
+    expected = link_class.from_linear(dense, x=x, **sharing)
+    monkeypatch.setattr(from_dense, 'WIDEST_COVARIANCE', 5)
+    link = link_class.from_linear(dense, x=x, **sharing)
+    # A tenth of the inputs is not fitted to.
+    assert squared_error(link) < 1.05 * squared_error(expected)
+    few = link_class.from_linear(dense, x=x[:5], **sharing)
+    monkeypatch.undo()
+    check(link_class.from_linear(dense, x=x[:5], **sharing),
+          few.W.array, few.b.array, 1e-3)
+    monkeypatch.setattr(from_dense, 'WIDEST_COVARIANCE', 5)
+    for bad, message in (x[:0], 'no calibration inputs'), (
+            x * numpy.nan, 'finite'), (x[:, 1:], 'takes 12'):
+        with pytest.raises(ValueError, match=message):
+            link_class.from_linear(dense, x=bad, **sharing)
+
+
 # Any kind of calibration inputs that are the same numbers.
 KINDS_OF_INPUTS = {
     'Variable': lambda x: chainer.Variable(x),
@@ -196,7 +248,7 @@ KINDS_OF_INPUTS = {
     'generator of pairs': lambda x: (
         (x[i:i + 33], None) for i in range(0, len(x), 33)),
     'SerialIterator': lambda x: chainer.iterators.SerialIterator(
-        chainer.datasets.TupleDataset(x), 50),
+        chainer.datasets.TupleDataset(x), 50, shuffle=False),
     'SerialIterator, once': lambda x: chainer.iterators.SerialIterator(
         list(x), 33, repeat=False, shuffle=False),
 }
@@ -249,22 +301,6 @@ def test_float16_inputs_are_added_up_in_float64(link_class, sharing):
     dense = make_dense()
     link = link_class.from_linear(dense, x=x, **sharing)
     check(link, *expected_fit(x.astype(float), dense, True, sharing))
-
-
-@pytest.mark.parametrize('has_bias', [False, True])
-def test_relative_error(has_bias):
-    dense, x = make_dense(not has_bias), make_inputs()
-    moments = Moments(IN)
-    moments.add(x)
-    W = dense.W.array
-    b = dense.b.array if has_bias else None
-    W_, b_, error = Fit(moments, W, b, has_bias).solve(N_TILES, ORDER)
-    y = dense(x).array
-    residual = y - reference.fold(x[:, ORDER], N_TILES) @ W_.T
-    residual -= b_ if has_bias else 0
-    variance = ((y - (y.mean(0) if has_bias else 0)) ** 2).sum()
-    numpy.testing.assert_allclose(
-        error, (residual ** 2).sum() / variance, rtol=1e-7)
 
 
 def all_constant(x):
@@ -392,13 +428,6 @@ def test_bad_arguments(name, arguments, error, message):
     given = {'link': make_dense(), 'x': make_inputs(), **sharing, **arguments}
     with pytest.raises(error, match=message):
         link_class.from_linear(**given)
-
-
-def test_ridge_must_be_positive():
-    moments = Moments(IN)
-    moments.add(make_inputs())
-    with pytest.raises(ValueError, match='ridge must be positive'):
-        Fit(moments, make_dense().W.array, None, True, ridge=0.)
 
 
 @pytest.mark.gpu

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 import shared_linear as sl
 from shared_linear.compression import grouping
-from shared_linear.compression.calibration import RIDGE
 from shared_linear.compression.swap_search import SwapSearch
 from shared_linear.layers import tiling
 
@@ -120,7 +119,7 @@ def all_groupings(size, n_tiles):
 
 def with_ridge(x):
     S = numpy.cov(x.T, bias=True)
-    return S + RIDGE * S.trace() / len(S) * numpy.eye(len(S))
+    return S + grouping.RIDGE * S.trace() / len(S) * numpy.eye(len(S))
 
 
 @pytest.mark.parametrize('seed', range(4))

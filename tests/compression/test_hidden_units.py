@@ -8,7 +8,9 @@ from shared_linear.compression import (
     calibration,
     capture,
     examples,
+    folds,
     hidden_units,
+    regression,
 )
 from shared_linear.compression.inputs import OfModel
 from shared_linear.compression.pipeline import Compression
@@ -28,7 +30,17 @@ def problem(seed=0):
     moments = calibration.Moments(IN)
     moments.add(x)
     W = random.normal(size=(OUT, IN))
-    return x, W, calibration.Fit(moments, W, None, has_bias=True)
+    fit = regression.Covariances(moments, moments, W, None, has_bias=True)
+    return x, W, fit, folds.Aim(fit, numpy.eye(OUT), regression.RIDGES[0])
+
+
+def matrix(units=None, scales=None):
+    """The fold F (m, d)."""
+    F_ = numpy.zeros((N_GROUPS, IN))
+    for i in range(IN):
+        F_[i % N_GROUPS, i if units is None else units[i]] += (
+            1 if scales is None else scales[i])
+    return F_
 
 
 def error(fit, F_):
@@ -41,37 +53,32 @@ def test_the_fold_of_chosen_units():
     random = numpy.random.RandomState(0)
     x, scales = random.normal(size=(7, IN)), random.uniform(1, 2, IN)
     units = random.randint(IN, size=IN)
-    numpy.testing.assert_allclose(
-        x @ calibration.make_fold(IN, N_TILES, units, scales).T,
-        sl.fold(x[:, units] * scales, N_TILES).array)
+    fold = regression.InputMap.of_order(units, N_TILES, scales)
+    expected = sl.fold(x[:, units] * scales, N_TILES).array
+    numpy.testing.assert_allclose(fold.columns(x), expected)
+    numpy.testing.assert_allclose(fold.rows(x.T), expected.T)
+    numpy.testing.assert_allclose(x @ matrix(units, scales).T, expected)
 
 
-def test_solve_is_least_squares():
-    x, W, fit = problem()
+def test_the_fit_is_least_squares():
+    x, W, fit, _ = problem()
     random = numpy.random.RandomState(1)
     units, scales = random.randint(IN, size=IN), random.uniform(1, 2, IN)
-    z = (x[:, units] * scales).reshape(-1, N_TILES, N_GROUPS).sum(1)
+    fold = regression.InputMap.of_order(units, N_TILES, scales)
     y = x @ W.T
-    # The ridge as more rows, without a mean.
-    F_ = numpy.zeros((N_GROUPS, IN))
-    for i in range(IN):
-        F_[i % N_GROUPS, units[i]] += scales[i]
-    ridge = numpy.sqrt(len(x) * calibration.RIDGE * x.var(0).mean())
-    expected = numpy.linalg.lstsq(
-        numpy.concatenate([z - z.mean(0), ridge * F_.T]),
-        numpy.concatenate([y - y.mean(0), ridge * W.T]), rcond=None)[0].T
-    W_, b, relative = fit.solve(N_TILES, units, scales)
-    numpy.testing.assert_allclose(W_, expected, rtol=1e-9, atol=1e-11)
-    residual = y - z @ W_.T - b
-    numpy.testing.assert_allclose(residual.mean(0), 0, atol=1e-10)
-    numpy.testing.assert_allclose(
-        relative, (residual ** 2).sum() / ((y - y.mean(0)) ** 2).sum(),
-        rtol=1e-9)
+    F_ = matrix(units, scales)
+    W_, b = held_out.fit(x, y, W, [F_], True, regression.RIDGES[0])
+    factors = regression.decompose(fit, fold, regression.RIDGES[0])
+    solution = regression.cut(fit, factors, None, None)
+    numpy.testing.assert_allclose(solution.W, W_, rtol=1e-9, atol=1e-11)
+    numpy.testing.assert_allclose(solution.b, b, rtol=1e-9, atol=1e-11)
+    numpy.testing.assert_allclose(factors.full_error, held_out.error(
+        y, held_out.outputs(x, W_, b, [F_])), rtol=1e-9)
 
 
 @pytest.mark.parametrize('seed', range(5))
 def test_a_pass_never_makes_it_worse(seed):
-    _, _, fit = problem(seed)
+    *_, fit = problem(seed)
     random = numpy.random.RandomState(seed)
     units, scales = random.permutation(IN), random.uniform(.1, 3, IN)
     errors = []
@@ -83,17 +90,16 @@ def test_a_pass_never_makes_it_worse(seed):
         numpy.testing.assert_allclose((s * s).mean(0), 1)
         for group in chosen.reshape(N_TILES, N_GROUPS).T:
             assert len(set(group)) == N_TILES
-        errors.append(error(fit, calibration.make_fold(
-            IN, N_TILES, chosen, s.ravel())))
+        errors.append(error(fit, matrix(chosen, s.ravel())))
     assert (numpy.diff(errors) <= 1e-9 * abs(errors[0])).all()
     assert errors[-1] < errors[0]
 
 
 def test_the_best_unit_by_brute_force():
     """In each place in turn, with the weight as it is: all, at any scale."""
-    _, _, fit = problem()
+    *_, fit = problem()
     W = numpy.random.RandomState(1).normal(size=(OUT, N_GROUPS))
-    F_ = calibration.make_fold(IN, N_TILES)
+    F_ = matrix()
     start = numpy.flatnonzero(F_[0])
 
     def error_of(units, scales):

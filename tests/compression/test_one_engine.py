@@ -263,8 +263,9 @@ def test_blocks_by_covariances_and_by_samples(make, count, has_bias):
         a @ W.T + rng.normal(size=(len(a), OUT)) for a in (x, held_x))
     dtype = numpy.float32 if make is samples.Samples else numpy.float64
     arrays = [a.astype(dtype) for a in (x, y, held_x, held_y, W)]
-    solution, error = blocks.best(
-        make(*arrays, has_bias), Mixing(N_TILES, N_BLOCKS, 5))
+    solution, error, chosen = blocks.best(
+        make(*arrays, has_bias),
+        blocks.folds_of(Mixing(N_TILES, N_BLOCKS, 5), IN))
     folds = [
         reference.fold(numpy.eye(IN)[:, p] * numpy.array(s), N_TILES).T
         for p, s in reference.mixed_permutations(IN, N_BLOCKS, 5)]
@@ -277,6 +278,7 @@ def test_blocks_by_covariances_and_by_samples(make, count, has_bias):
             found.pop()
             break
     expected, V, b = found[-1]
+    assert chosen == held_out.RIDGES[len(found) - 1]
     tolerance = 2e-2 if dtype is numpy.float32 else 1e-6
     assert error == pytest.approx(expected, rel=tolerance)
     numpy.testing.assert_allclose(
