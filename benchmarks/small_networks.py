@@ -6,7 +6,7 @@ import functools
 import itertools
 import zlib
 
-from benchmarks import harness, scratch_peers
+from benchmarks import harness, scratch_peers, sharing_quality
 from examples.compress_mnist import (
     NETWORKS,
     count_parameters,
@@ -31,6 +31,8 @@ LAYER = '1000-900', '/l2'
 QUANTIZED = 'lenet-300-100', 15, 60
 EPOCHS = 5
 TUNED_EPOCHS = 6
+# Step sizes at the beginning of an epoch of fine-tuning, and of six.
+RATES = {1: .001, TUNED_EPOCHS: .002}
 BATCH_SIZE = 500
 # Digits that the ranges of 8-bit activations are taken from.
 N_RANGES = 2000
@@ -123,7 +125,8 @@ class Trained:
     def tune(self, model, n_epochs):
         """The error after so many epochs; the model itself stays as it is."""
         model = copy.deepcopy(model)
-        train(model, self.data.fit, n_epochs, self.seed, decay=True)
+        sharing_quality.train(
+            model, self.data.fit, RATES[n_epochs], n_epochs, self.seed)
         return self.error(model), model
 
     def result(self, job):
