@@ -182,7 +182,7 @@ class Course:
             / (ROWS_PER_OUTPUT * len(self._layers[path].W))
             for path in paths)))
         # A graph keeps all values.
-        most = max(self._rows_about[path] for path in paths)
+        most = max(1., *(self._rows_about[path] for path in paths))
         step = every * max(1, int(MOST_DIFFERENTIATED / most))
         start = 0
         for i, batch in enumerate(self._batches):

@@ -292,6 +292,30 @@ def test_blocks_by_covariances_and_by_samples(make, count, has_bias):
         held_out.outputs(x, V, None, folds))
 
 
+@pytest.mark.parametrize('way', [*WAYS, 'compress'])
+def test_a_model_that_chooses_rows(way):
+    """None of the first input, as experts may."""
+    class Some(MLP):
+        def forward(self, x):
+            return super().forward(x[x[:, 0] < x[0, 0] - 1])
+
+    x = inputs()
+    model = Some()
+    new, report = (
+        sl.compress(model, x, .5) if way == 'compress'
+        else sl.share_weights(model, x, **WAYS[way]))
+    assert report.layers[0].error < .9
+    assert new(x).shape == model(x).shape
+
+    class None_(MLP):
+        def forward(self, x):
+            return super().forward(x[:0])
+
+    with pytest.raises(ValueError, match='/l1: there are too few .*: 0 to'):
+        (sl.compress(None_(), x, .5) if way == 'compress'
+         else sl.share_weights(None_(), x, **WAYS[way]))
+
+
 @EACH_WAY
 def test_sample_space_is_as_good(way, monkeypatch):
     model, x, other = MLP(), inputs(), inputs(seed=1)
