@@ -63,7 +63,8 @@ class LowRankLinear(TiledLinear):
             which are taken as they are.
         initial_bias (:ref:`initializer <initializer>`): Initializer of the
             bias: zero by default. An array has shape ``(out_size,)``.
-        rank (int): Rank of the weight, or less if a size is less.
+        rank (int): Rank of the weight, or less if a size is less. Multiples of
+            16 are multiplied fastest: 48 faster than 47.
         n_tiles (int): Number of tiles of the input that share the weight.
         order (:ref:`ndarray`): Permutation of the inputs that comes first, as
             in :class:`SharedLinear`.
