@@ -3,6 +3,7 @@ import json
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy
@@ -73,6 +74,40 @@ def test_no_gpu_is_one_clear_error(name):
 def test_a_gpu_can_be_held_up():
     said, ptx = compile_cuda(harness.HOLD, ('-arch=compute_90',))
     assert (said, ptx.count('globaltimer')) == ('', 2)
+
+
+class FullQueue:
+    """The clock of a GPU that lets a hundred marks wait for it, no more."""
+
+    cupy = 'CuPy'
+    free = 0.
+    waiting = 0
+
+    def hold(self, seconds):
+        self.free, self.waiting = time.perf_counter() + seconds, 0
+
+    def mark(self):
+        self.waiting += 1
+        if self.waiting > 100:
+            time.sleep(max(0, self.free - time.perf_counter()))
+        return time.perf_counter()
+
+    def seconds_between(self, start, end):
+        return 1.
+
+
+def test_a_full_queue_is_not_waited_for_again_and_again():
+    """However long a GPU is held up, it has no room for more."""
+    calls = []
+
+    def contestant(mark):
+        calls.append(mark)
+        mark('all')
+
+    clock = FullQueue()
+    assert harness._sample(clock, contestant, 400, 1e-3) == {'all': 1.}
+    assert clock.waiting <= 100
+    assert len(calls) < 1000
 
 
 @pytest.mark.parametrize('flags, runs', [
