@@ -11,11 +11,16 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING, Any
 
+import chainer
 import chainer.functions as F
+import chainerx
+import numpy
 from chainer import function_node, utils
+from chainer.functions.math.sum import Sum
 from chainer.utils import type_check
 
-from shared_linear.layers import checks
+from shared_linear.layers import checks, kernels
+from shared_linear.layers.products import cast
 
 if TYPE_CHECKING:
     from chainer import Variable
@@ -104,21 +109,49 @@ class BilinearFunction(function_node.FunctionNode):
         self._find_form(x.shape, W.shape)
         y, self._kept = self.form.product(x, W)
         if len(inputs) == 3:
-            y += inputs[2]
-        return y.astype(x.dtype, copy=False),
+            if isinstance(y, numpy.ndarray):
+                y += inputs[2]
+            else:
+                kernels.add_bias(y, inputs[2])
+        return cast(y, x.dtype),
 
     def backward(self, indexes, grad_outputs):
         x, W = self.get_retained_inputs()
         gy, = grad_outputs
         ret = []
         if 0 in indexes:
-            ret += GradData(self.form, x.dtype).apply((W, gy))
+            ret += _apply(GradData(self.form, x.dtype), (W, gy))
         if 1 in indexes:
-            ret += GradWeight(
-                self.form, W.dtype, self._kept).apply((x, gy))
+            ret += _apply(
+                GradWeight(self.form, W.dtype, self._kept), (x, gy))
         if 2 in indexes:
-            ret.append(F.sum(gy, axis=0))
+            ret += _apply(GradBias(axis=0), (gy,))
         return ret
+
+
+def _apply(node, inputs):
+    """What a node gives, without the graph if nobody asks for one.
+
+    A graph of gradients takes longer than the products of a small layer.
+    """
+    config = chainer.config
+    if (config.enable_backprop or config.schedule_func is not None
+            or chainer.get_function_hooks() or inputs[0].xp is chainerx):
+        return node.apply(inputs)
+    return [
+        chainer.Variable(output, requires_grad=False)
+        for output in node.forward(tuple(x.array for x in inputs))]
+
+
+class GradBias(Sum):
+
+    """gb = the sum of gy over the batch."""
+
+    def forward(self, inputs):
+        gy, = inputs
+        if isinstance(gy, numpy.ndarray):
+            return super().forward(inputs)
+        return kernels.sum_rows(gy),
 
 
 class GradData(function_node.FunctionNode):

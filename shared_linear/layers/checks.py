@@ -61,7 +61,7 @@ def plain(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     A mask is not looked at, as in :func:`chainer.functions.linear`.
     """
     for x in inputs:
-        if type(x) is not numpy.ndarray:
+        if type(x) is not numpy.ndarray and type(x) is not cuda.ndarray:
             break
     else:
         return inputs  # At batch 1 each microsecond counts.
@@ -95,16 +95,15 @@ def check_one_device(names: Sequence[str], arrays: Sequence[Any]) -> None:
     """
     if isinstance(arrays[0], numpy.ndarray):
         return
-    devices = {
-        name: '@cupy:{}'.format(array.device.id)
-        for name, array in zip(names, arrays, strict=False)
-        if isinstance(array, cuda.ndarray)}
-    if len(set(devices.values())) > 1:
+    ids = [
+        array.device.id for array in arrays if isinstance(array, cuda.ndarray)]
+    if ids and ids.count(ids[0]) != len(ids):
         raise ValueError(
             'arrays are on different GPUs: {}; the device of a link or of an '
             'array sends another one there: device.send(x)'.format(', '.join(
-                '{} on {}'.format(name, device)
-                for name, device in devices.items())))
+                '{} on @cupy:{}'.format(name, array.device.id)
+                for name, array in zip(names, arrays, strict=False)
+                if isinstance(array, cuda.ndarray))))
 
 
 def check_order(order: Any, size: int | None = None) -> NdArray:

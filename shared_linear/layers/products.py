@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 def dot(a: Any, b: Any) -> NdArray:
     """Multiplies two matrices, in float32 at least where that is faster."""
     dtype = product_dtype(a, b)
-    return a.astype(dtype, copy=False).dot(b.astype(dtype, copy=False))
+    return cast(a, dtype).dot(cast(b, dtype))
+
+
+def cast(a: NdArray, dtype: Any) -> NdArray:
+    """``a`` itself if it is of the dtype, without astype's microsecond."""
+    return a if a.dtype == dtype else a.astype(dtype)
 
 
 def product_dtype(a: NdArray, b: NdArray) -> Any:

@@ -46,6 +46,34 @@ def test_grad_of_any_inputs(form, arrays):
     assert all(v.grad is None for v in inputs)
 
 
+@pytest.mark.parametrize('device', [
+    '@numpy', pytest.param('@cupy:0', marks=pytest.mark.gpu)])
+@pytest.mark.parametrize('make', [
+    lambda: sl.SharedLinear(12, 6, n_tiles=3),
+    lambda: sl.MixedLinear(12, 6, n_tiles=3, n_blocks=2),
+    lambda: sl.LowRankLinear(12, 6, rank=2, n_tiles=3)])
+def test_gradients_are_the_same_with_a_graph_and_without(make, device):
+    device = chainer.get_device(device)
+    device.use()
+    link = make().to_device(device)
+    x, gy = (device.send(a.astype('f')) for a in draw((4, 12), (4, 6)))
+    grads = []
+    for with_graph in True, False:
+        link.cleargrads()
+        x_ = chainer.Variable(x)
+        y = link(x_)
+        y.grad = gy
+        y.backward(enable_double_backprop=with_graph)
+        found = [x_, *link.params()]
+        assert all(
+            (v.grad_var.creator is not None) is with_graph for v in found)
+        grads.append([device.xp.asarray(v.grad) for v in found])
+    for with_, without in zip(*grads, strict=True):
+        numpy.testing.assert_array_equal(
+            chainer.get_device('@numpy').send(with_),
+            chainer.get_device('@numpy').send(without))
+
+
 @kinds.EACH_FORM
 def test_second_derivatives_in_every_pair(form, arrays):
     """d<ggu, gu>/dv of any u among x, W, b and each v among x, W, gy."""

@@ -13,7 +13,7 @@ from chainer.training import extensions
 from gpus import keep_busy, launches_wait
 
 import shared_linear as sl
-from shared_linear.layers import function
+from shared_linear.layers import function, kernels
 
 pytestmark = pytest.mark.gpu
 METHODS = pytest.mark.parametrize('method', function.METHODS)
@@ -68,6 +68,52 @@ def test_forward_and_both_backwards(gpu, method, x_dtype, W_dtype, n_tiles):
             second, reference.second_gradients(x, W, gy, *directions),
             strict=True):
         assert_close(g, e, low)
+
+
+@pytest.mark.parametrize('dtype', 'efd')
+@pytest.mark.parametrize('batch, out_size', [
+    (512, 600), (512, 601), (500, 600), (2048, 200), (100, 3000)])
+def test_bias_of_a_large_output(gpu, batch, out_size, dtype):
+    """It has kernels of its own, for what is large and what is even."""
+    x, W, b = (
+        draw(batch, 12, dtype=dtype), draw(out_size, 4, dtype=dtype),
+        draw(out_size, dtype=dtype))
+    gy = draw(batch, out_size, dtype=dtype)
+    b_ = chainer.Variable(gpu.send(b))
+    y = sl.shared_linear(gpu.send(x), gpu.send(W), b_)
+    y.grad = gpu.send(gy)
+    y.backward()
+    assert y.size >= kernels.LARGE
+    assert_close(y, reference.shared_linear(x, W, b), dtype)
+    assert b_.grad.dtype == dtype
+    # Half a unit in the last place of the sum: it is rounded once.
+    tolerance = {'e': 1e-3, 'f': 1e-6, 'd': 1e-14}[dtype]
+    numpy.testing.assert_allclose(
+        to_numpy(b_.grad).astype('d'), gy.astype('d').sum(0),
+        rtol=tolerance, atol=tolerance * batch ** .5)
+
+
+@pytest.mark.parametrize('batch, folds', [(30, 1), (31, 2)])
+def test_the_fold_is_kept_where_it_is_smaller_than_what_is_saved(
+        gpu, monkeypatch, batch, folds):
+    shapes = []
+    fold = kernels.fold
+
+    def counted(x, *args):
+        shapes.append(x.shape)
+        return fold(x, *args)
+
+    monkeypatch.setattr(kernels, 'fold', counted)
+    link = sl.SharedLinear(12, 15, nobias=True, n_tiles=3).to_device(gpu)
+    x, gy = draw(batch, 12), draw(batch, 15)
+    y = link(gpu.send(x))
+    for n in 1, 2:  # backward again finds all that it needs
+        link.cleargrads()
+        y.grad = gpu.send(gy)
+        y.backward()
+        _, gW = reference.gradients(x, to_numpy(link.W), gy)[:2]
+        assert_close(link.W.grad, gW, 'f')
+        assert shapes == [x.shape] * (1 + n * (folds - 1))
 
 
 @METHODS

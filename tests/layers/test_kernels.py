@@ -45,8 +45,8 @@ def test_compile_for_the_gpu(in_type, arch):
             said, ptx = compile_cuda(kernels.SOURCE, (
                 '-arch=' + arch, *kernels.options(*variant)))
             assert (variant, said) == (variant, '')
-            for name in 'shared_linear_fold', 'shared_linear_tile':
-                assert '.entry {}('.format(name) in ptx
+            for name in 'fold', 'tile', 'add':
+                assert '.entry shared_linear_{}('.format(name) in ptx
 
 
 def test_compiler_names_what_is_wrong():
@@ -92,6 +92,7 @@ AFTER = r'''
 }
 LAUNCH(shared_linear_fold)
 LAUNCH(shared_linear_tile)
+LAUNCH(shared_linear_add)
 '''
 
 
@@ -150,7 +151,7 @@ def launches(compile_cpp, monkeypatch):
     # What is not written shows.
     monkeypatch.setattr(
         kernels, '_empty',
-        lambda shape, dtype, x: numpy.full(shape, numpy.nan, dtype))
+        lambda shape, dtype: numpy.full(shape, numpy.nan, dtype))
     return values_in_packets
 
 
@@ -279,6 +280,63 @@ def test_an_order_of_other_ints(launches):
     assert_folded(kernels.fold(x, 3, x.dtype, order), x, 3, order)
 
 
+@pytest.mark.parametrize('step', [1, 2])
+@pytest.mark.parametrize('y_type, b_type', ['ee', 'ff', 'dd', 'fe', 'de'])
+def test_a_bias_is_added_to_each_row(
+        launches, monkeypatch, y_type, b_type, step):
+    monkeypatch.setattr(kernels, 'LARGE', 0)
+    for width in 1, 2, 6, 8, 24, 31:
+        y = draw(5, width, dtype=y_type)
+        b = draw(width * step, dtype=b_type)[::step]
+        expected = y.astype('d') + b.astype('d')
+        kernels.add_bias(y, b)
+        tolerance = TOLERANCES[y_type]
+        numpy.testing.assert_allclose(
+            y.astype('d'), expected, rtol=tolerance, atol=tolerance)
+    assert len(launches) == 6
+    assert max(launches) == (16 // b.itemsize if step == 1 else 1)
+
+
+@pytest.mark.parametrize('y', [
+    draw(3, 8).T, draw(3, 16)[:, ::2], draw(25)[1:].reshape(3, 8),
+    draw(3, 8)], ids=['transposed', 'a part', 'odd address', 'small'])
+def test_a_bias_that_the_kernel_does_not_take(launches, monkeypatch, y):
+    if y.flags.c_contiguous and y.ctypes.data % 16 == 0:
+        monkeypatch.setattr(kernels, 'LARGE', y.size + 1)
+    else:
+        monkeypatch.setattr(kernels, 'LARGE', 0)
+    b = draw(y.shape[1])
+    expected = y + b
+    kernels.add_bias(y, b)
+    numpy.testing.assert_array_equal(y, expected)
+    assert not launches
+
+
+@pytest.mark.parametrize('dtype', 'efd')
+def test_the_sum_of_rows(launches, monkeypatch, dtype):
+    monkeypatch.setattr(kernels, 'LARGE', 0)
+    folds = {
+        (1, 5): 1, (100, 7): 1, (128, 24): 1,  # a row of a few tiles
+        (192, 256): 2, (640, 259): 2,  # groups of rows
+        (129, 256): 0, (192, 255): 0, (0, 5): 0, (5, 0): 0}  # NumPy's
+    for (rows, width), n_launches in folds.items():
+        x = draw(rows, width, dtype=dtype)
+        sums = kernels.sum_rows(x)
+        assert (sums.shape, sums.dtype) == ((width,), x.dtype)
+        assert len(launches) == n_launches, (rows, width)
+        if n_launches:
+            tolerance = TOLERANCES[dtype]
+            numpy.testing.assert_allclose(
+                sums.astype('d'), x.astype('d').sum(0), rtol=tolerance,
+                atol=tolerance * rows ** .5)
+        else:
+            numpy.testing.assert_array_equal(sums, x.sum(axis=0))
+        launches.clear()
+    x = draw(24, 192, dtype=dtype).T
+    numpy.testing.assert_array_equal(kernels.sum_rows(x), x.sum(axis=0))
+    assert not launches
+
+
 @pytest.mark.parametrize('layout', sorted(cases.LAYOUTS))
 @pytest.mark.parametrize('dtype', 'efd')
 def test_gather_with_signs(launches, dtype, layout):
@@ -341,7 +399,7 @@ def test_index_is_wide_where_it_must_be(monkeypatch):
     monkeypatch.setattr(kernels, '_address', lambda array: 256)
     monkeypatch.setattr(
         kernels, '_empty',
-        lambda shape, dtype, x: numpy.broadcast_to(
+        lambda shape, dtype: numpy.broadcast_to(
             numpy.zeros((), dtype), shape))
     for rows in 2 ** 27 - 1, 2 ** 27:
         x = numpy.broadcast_to(draw(1, 128), (rows, 128))
