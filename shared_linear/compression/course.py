@@ -14,13 +14,14 @@ from shared_linear.compression import (
     capture,
     folds,
     grouping,
+    memory,
     regression,
 )
 from shared_linear.compression.calibration import Moments
 from shared_linear.compression.lockstep import Lockstep
 from shared_linear.compression.planning import Curve, Form, Size
 from shared_linear.compression.regression import InputMap, Solution
-from shared_linear.compression.samples import Samples
+from shared_linear.compression.samples import Samples, is_by_samples
 from shared_linear.layers.mixing import Mixing
 
 Array = numpy.ndarray
@@ -29,10 +30,6 @@ Array = numpy.ndarray
 # outputs for which it is asked; and the rows that are differentiated at once.
 ROWS_PER_OUTPUT = 10
 MOST_WEIGHTED = 2048
-MOST_DIFFERENTIATED = 1000
-# A layer of more inputs is fitted by the inputs themselves, as is one of
-# more inputs than there are to fit to.
-WIDEST_COVARIANCE = 5000
 # Numbers of tiles and parts of hidden units that are considered.
 MOST_TILES = 100
 LEAST_STEP = 1.2
@@ -183,7 +180,7 @@ class Course:
             for path in paths)))
         # A graph keeps all values.
         most = max(1., *(self._rows_about[path] for path in paths))
-        step = every * max(1, int(MOST_DIFFERENTIATED / most))
+        step = every * max(1, int(memory.MOST_DIFFERENTIATED / most))
         start = 0
         for i, batch in enumerate(self._batches):
             while start < len(batch):
@@ -221,7 +218,9 @@ class Course:
                 del problem
                 answers = [stop.original() for stop in stops]
                 self._tick(path)
+                del stops
                 path = original.proceed(answers)
+                del answers
         return curves
 
     def _count_rows(self, path, stops):
@@ -281,12 +280,14 @@ class Course:
         ridge = regression.RIDGES[0]
         # The ridge is chosen once, where it matters as it does in the middle.
         numbers.sort(key=lambda n: abs(n - 8))
+        scalable = pair is not None and pair.scalable
         for i, n_tiles in enumerate(numbers):
             fold = folds.find_fold(
                 problem, plain, n_tiles, folds.N_DIRECTIONS,
-                pair is not None and pair.scalable, ridge, seed=self._seed,
+                scalable, ridge, seed=self._seed,
                 n_sweeps=grouping.default_sweeps(
-                    in_size, n_tiles, most=QUICK_SWEEPS, least=1),
+                    in_size, n_tiles, most=QUICK_SWEEPS,
+                    least=0 if scalable else 1),
                 n_passes=QUICK_PASSES)
             if i == 0:
                 fit, ridge = regression.best(problem, fold, None)
@@ -324,19 +325,22 @@ class Course:
             while path is not None:
                 self._count_rows(path, new.stops)
                 with _named(path):
+                    originals = [stop.original() for stop in original.stops]
                     if self._stays(path, forms, original, new):
                         answers = [
                             _cpu(stop.original()) for stop in new.stops]
                     else:
                         outcomes[path], answers = self._fit(
                             path, forms, new.stops,
-                            self._targets(path, original, new))
+                            self._targets(path, original, new, originals))
+                for run in original.runs + new.runs:
+                    run.kept.pop(path, None)
                 samples[path] = answers[0]
                 self._tick(path)
                 answers = [self._model.device.send(y) for y in answers]
-                originals = [stop.original() for stop in original.stops]
                 path = original.proceed(originals)
                 new.proceed(answers)
+                del originals, answers
             results = [
                 ([_cpu_result(r) for r in one.results],
                  [_cpu_result(r) for r in other.results])
@@ -354,12 +358,11 @@ class Course:
                 original.stops, new.stops, original.runs, new.runs,
                 strict=True))
 
-    def _targets(self, path, original, new):
+    def _targets(self, path, original, new, originals):
         """The outputs to aim at: those of the original, and what is added to
         them there less what is added here."""
         targets = []
-        for i, stop in enumerate(original.stops):
-            y = _cpu(stop.original())
+        for i, y in enumerate(map(_cpu, originals)):
             kept = original.runs[i].kept.get(path)
             if kept is not None:
                 other = new.runs[i].kept[path]
@@ -495,7 +498,7 @@ class Course:
                 'there are too few calibration inputs: {} to fit to, and {} '
                 'to hold out'.format(n_train, n_held))
         in_size = layer.W.shape[1] if units is None else len(units)
-        by_samples = in_size > min(WIDEST_COVARIANCE, max(n_train, 1000))
+        by_samples = is_by_samples(in_size, n_train)
         W: Any = layer.W.astype(
             numpy.float32 if by_samples else numpy.float64, copy=False)
         b = None if layer.b is None else layer.b.astype(numpy.float64)
@@ -620,3 +623,6 @@ def _named(path):
         yield
     except ValueError as error:
         raise ValueError('{}: {}'.format(path, error)) from error
+    except MemoryError as error:
+        raise MemoryError('{}: {}: {}'.format(
+            path, str(error) or 'out of memory', memory.HELP)) from error

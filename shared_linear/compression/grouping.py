@@ -200,7 +200,7 @@ def search_order(
             'n_sweeps must not be negative, but is {}'.format(n_sweeps))
     rng = numpy.random.RandomState(seed)
     groups = cluster(fit, n_tiles, rng)
-    if 1 < n_tiles < in_size and fit.variance > 0:
+    if 1 < n_tiles < in_size and fit.variance > 0 and n_sweeps > 0:
         clock = _Clock(n_sweeps, time_limit, progress)
         groups = _improve(fit, groups, rng, clock, _Best(judge, n_tiles))
         clock.close()

@@ -24,6 +24,8 @@ Array = numpy.ndarray
 
 N_PASSES = 10
 LEAST_SCALE = 1e-3
+# Groups whose gradients are computed together.
+BLOCK = 16
 
 
 def search_units(
@@ -96,11 +98,18 @@ def improve_units(
             _fold_rows(FS.T, units, scales),
             _fold_rows(fit.C.T, units, scales))
         K, WC = W @ W.T, W @ fit.C
-        for p in range(len(K)):
-            if K[p, p] > 0:
-                _improve_group(
-                    units[:, p], scales[:, p], fit.S, variances,
-                    WC[p] - K[p] @ FS, K[p, p], FS[p])
+        for start in range(0, len(K), BLOCK):
+            stop = min(start + BLOCK, len(K))
+            # h of a block at once; then less what changed within it.
+            before = FS[start:stop].copy()
+            h = WC[start:stop] - K[start:stop] @ FS
+            for p in range(start, stop):
+                if K[p, p] > 0:
+                    changes = FS[start:p] - before[:p - start]
+                    _improve_group(
+                        units[:, p], scales[:, p], fit.S, variances,
+                        h[p - start] - K[p, start:p] @ changes, K[p, p],
+                        FS[p])
         if judge is not None:
             error = judge(units.ravel(), scales.ravel())
             if error >= least:

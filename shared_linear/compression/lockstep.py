@@ -132,7 +132,8 @@ class Run:
         self._go.acquire()
         if self._abandoned:
             raise _Abandoned
-        return self._answer
+        answer, self._answer = self._answer, None
+        return answer
 
     def _work(self):
         try:
@@ -233,9 +234,10 @@ class Lockstep:
         """Goes on to the next layer. Returns its path, or ``None``."""
         if answers is None:
             answers = [None] * len(self.runs)
-        self.stops = [
-            run.proceed(answer)
-            for run, answer in zip(self.runs, answers, strict=True)]
+        # What a run was fed is not needed any more when it goes on.
+        self.stops = []
+        for run, answer in zip(self.runs, answers, strict=True):
+            self.stops.append(run.proceed(answer))
         paths = {None if s is None else s.path for s in self.stops}
         if len(paths) > 1:
             raise ValueError(

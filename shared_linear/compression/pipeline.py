@@ -108,8 +108,8 @@ class Compression:
         self.rows = capture.mean_rows(batches, capture.count_rows(
             self.original, batches, links, wind_back))
         self.memory = memory.estimate(
-            batches, {p: layer.W.shape for p, layer in self.layers.items()},
-            self.rows)
+            batches, {p: layer.link for p, layer in self.layers.items()},
+            self.rows, self.recorded, self.original)
         memory.check(self.memory)
         self.progress = Progress(progress, self.memory.total, len(self.layers))
         pairs = between.find_pairs(

@@ -29,8 +29,17 @@ from shared_linear.compression.regression import (
 
 Array = numpy.ndarray
 
+# A layer of more inputs is fitted by the inputs themselves, as is one of
+# more inputs than there are to fit to, or so few.
+WIDEST_COVARIANCE = 5000
+FEW_ROWS = 1000
 # Outputs that differ by less, as a part of the largest, are the same ones.
 ROUNDING = 1e-5
+
+
+def is_by_samples(in_size: int, n_rows: int) -> bool:
+    """Whether a layer is fitted by the inputs themselves."""
+    return in_size > min(WIDEST_COVARIANCE, max(n_rows, FEW_ROWS))
 
 
 class _Folded(NamedTuple):
