@@ -150,6 +150,122 @@ def test_sample_space_is_the_same(name, aimed, ridge):
         errors[1][:least], errors[0][:least], rtol=.05, atol=2e-3)
 
 
+@pytest.mark.parametrize('rank', [None, 4])
+@pytest.mark.parametrize('n_tiles', [1, 2, 8])
+@pytest.mark.parametrize('count', [30, 500])
+def test_by_samples_as_by_rows_more(count, n_tiles, rank):
+    """In float64, with the ridge as rows of its own: no other formula.
+
+    With 30 inputs there are less of them than sums, but for the last fold.
+    """
+    rng = numpy.random.RandomState(0)
+    in_size, mixture = 160, rng.normal(size=(40, 160))
+    x, held_x = (
+        rng.normal(size=(n, 40)) @ mixture + rng.normal(size=(n, 160)) + 1
+        for n in (count, 50))
+    W = rng.normal(size=(OUT, in_size))
+    y, held_y = (
+        numpy.tanh(z @ W.T / 50) + .1 * rng.normal(size=(len(z), OUT))
+        for z in (x, held_x))
+    of_layer = samples.Samples(
+        *(a.astype('f') for a in (x, y, held_x, held_y, W)), True)
+    fold = InputMap.of_order(rng.permutation(in_size), n_tiles)
+    factors = regression.decompose(of_layer, fold, 1e-2)
+    new = regression.cut(of_layer, factors, rank, None)
+
+    F = numpy.zeros((in_size // n_tiles, in_size))
+    for units in fold.units:
+        F[numpy.arange(len(F)), units] = 1
+    Z, T = (x - x.mean(0)) @ F.T, y - y.mean(0)
+    ridge = 1e-2 * (x - x.mean(0)).var(0).mean()
+    more = numpy.sqrt(ridge * count) * numpy.eye(in_size)
+    full = numpy.linalg.lstsq(
+        numpy.concatenate([Z, more @ F.T]),
+        numpy.concatenate([T, more @ W.T]), rcond=None)[0]
+    if rank is not None:
+        axes = numpy.linalg.svd(Z @ full, full_matrices=False)[2][:rank]
+        full = full @ axes.T @ axes
+    weight = new.W if rank is None else new.B @ new.A
+    numpy.testing.assert_allclose(
+        weight, full.T, atol=2e-4 * abs(full).max())
+    residual = held_y - y.mean(0) - (held_x - x.mean(0)) @ F.T @ full
+    assert regression.error_at(factors, rank) == pytest.approx(
+        (residual ** 2).sum() / ((held_y - held_y.mean(0)) ** 2).sum(),
+        rel=1e-3)
+
+
+@pytest.mark.parametrize('scalable', [True, False])
+def test_samples_choose_as_covariances_do(scalable):
+    """Folds and units are as good on other inputs, in float64."""
+    rng = numpy.random.RandomState(0)
+    mixture, W = rng.normal(size=(20, 96)), rng.normal(size=(30, 96))
+
+    def inputs(count):
+        return numpy.maximum(
+            rng.normal(size=(count, 20)) @ mixture
+            + .5 * rng.normal(size=(count, 96)), 0)
+
+    x, held_x, other = inputs(80), inputs(40), inputs(2000)
+    moments = [Moments(96), Moments(96)]
+    for one, z in zip(moments, (x, held_x), strict=True):
+        one.add(z)
+    problems = (
+        regression.Covariances(*moments, W, None, True),
+        samples.Samples(*(a.astype('f') for a in (
+            x, x @ W.T, held_x, held_x @ W.T, W)), True))
+
+    def error(fold):
+        """Of the least squares behind a fold on many others."""
+        Z, Y = fold.columns(other), other @ W.T
+        Z, Y = Z - Z.mean(0), Y - Y.mean(0)
+        rest = Y - Z @ numpy.linalg.lstsq(Z, Y, rcond=None)[0]
+        return (rest ** 2).sum() / (Y ** 2).sum()
+
+    for n_tiles in (4, 12):
+        errors = [error(folds.find_fold(
+            one, regression.decompose(
+                one, InputMap(numpy.arange(96)[None]), 1e-3),
+            n_tiles, 10, scalable, 1e-3, seed=0)) for one in problems]
+        plain = error(InputMap.of_order(numpy.arange(96), n_tiles))
+        assert errors[1] < 1.05 * errors[0] < .8 * plain
+    errors = [error(InputMap(folds.choose_units(
+        one, regression.decompose(
+            one, InputMap(numpy.arange(96)[None]), 1e-3), 1e-3, 24)[None]))
+        for one in problems]
+    assert errors[1] < 1.05 * errors[0] < .8 * error(
+        InputMap(numpy.arange(24)[None]))
+
+
+@pytest.mark.parametrize('n_single', [1024, 8])
+def test_units_by_the_dozen(n_single, monkeypatch):
+    """Little worse than one by one, and each of them once."""
+    monkeypatch.setattr(folds, 'MOST_SINGLE', n_single)
+    monkeypatch.setattr(folds, 'BLOCK', 4)
+    rng = numpy.random.RandomState(1)
+    mixture = rng.normal(size=(30, 60))
+    x = numpy.maximum(
+        rng.normal(size=(70, 30)) @ mixture + rng.normal(size=(70, 60)), 0)
+    W = rng.normal(size=(20, 60))
+    y = x @ W.T
+    one = samples.Samples(*(
+        a.astype('f') for a in (x, y, x, y, W)), True)
+    order = folds.choose_units(one, regression.decompose(
+        one, InputMap(numpy.arange(60)[None]), 1e-3), 1e-3, 60)
+    assert sorted(order) == list(range(60))
+    errors = []
+    for units in (order[:32], numpy.arange(32)):
+        Z, Y = x[:, units] - x[:, units].mean(0), y - y.mean(0)
+        rest = Y - Z @ numpy.linalg.lstsq(Z, Y, rcond=None)[0]
+        errors.append((rest ** 2).sum() / (Y ** 2).sum())
+    assert errors[0] < .7 * errors[1]
+    # More than there are samples to tell apart: all are there still.
+    few = samples.Samples(*(
+        a.astype('f') for a in (x[:10], y[:10], x, y, W)), True)
+    order = folds.choose_units(few, regression.decompose(
+        few, InputMap(numpy.arange(60)[None]), 1e-3), 1e-3, 45)
+    assert len(set(order)) == 45
+
+
 def test_wider_than_there_are_rows():
     """The fit is the one of least change of the weight: by the dual."""
     rng = numpy.random.RandomState(0)
