@@ -11,7 +11,9 @@ Each case runs in a process of its own:
 
 CPU seconds are those of the user and the system together. The memory is that
 of the whole process, model and inputs included; what is announced is what
-compressing adds to them. The limits are those that issue "7." asks for.
+compressing adds to them. The limits are those that issue "7." asks for; as
+the machine may be busy, that of the seconds is held against those of the CPU.
+Results of cases that are not run stay in the file.
 """
 import json
 import os
@@ -133,7 +135,7 @@ def main(argv=None):
             default=list(NUMBERS))
 
     args = harness.parse_args(__doc__.splitlines()[0], argv, add_arguments)
-    results, rows, missed = [], [], []
+    results, rows, missed = earlier(args), [], []
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / 'dense.npz')
         if 'mnist' in args.cases:
@@ -143,7 +145,9 @@ def main(argv=None):
                 result = {'case': case, 'number': number, **json.loads(
                     run([case, str(number), str(args.data or ''), path]))}
                 print(result, flush=True)
-                results.append(result)
+                results = [
+                    r for r in results
+                    if (r['case'], r['number']) != (case, number)] + [result]
                 rows.append(row_of(result))
                 if over(result):
                     missed.append('{} {}'.format(case, number))
@@ -154,6 +158,12 @@ def main(argv=None):
     if missed:
         sys.exit('over the limit, or over what was announced: '
                  + ', '.join(missed))
+
+
+def earlier(args):
+    path = args.out / (Path(__file__).stem + '.json')
+    return json.loads(path.read_text('utf-8'))['results'] \
+        if path.exists() else []
 
 
 def run(args):
@@ -178,7 +188,7 @@ def over(result):
     seconds, gib = LIMITS[result['case']]
     added = result['gib_peak'] - result['gib_before']
     return added > result['gib_announced'] or seconds is not None and (
-        result['wall_seconds'] > seconds or result['gib_peak'] > gib)
+        result['cpu_seconds'] > seconds or result['gib_peak'] > gib)
 
 
 if __name__ == '__main__':

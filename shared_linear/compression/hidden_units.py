@@ -25,7 +25,7 @@ Array = numpy.ndarray
 N_PASSES = 10
 LEAST_SCALE = 1e-3
 # Groups whose gradients are computed together.
-BLOCK = 16
+BLOCK = 64
 
 
 def search_units(
@@ -101,15 +101,14 @@ def improve_units(
         for start in range(0, len(K), BLOCK):
             stop = min(start + BLOCK, len(K))
             # h of a block at once; then less what changed within it.
-            before = FS[start:stop].copy()
             h = WC[start:stop] - K[start:stop] @ FS
-            for p in range(start, stop):
+            changes = -FS[start:stop]
+            for i, p in enumerate(range(start, stop)):
                 if K[p, p] > 0:
-                    changes = FS[start:p] - before[:p - start]
                     _improve_group(
                         units[:, p], scales[:, p], fit.S, variances,
-                        h[p - start] - K[p, start:p] @ changes, K[p, p],
-                        FS[p])
+                        h[i] - K[p, start:p] @ changes[:i], K[p, p], FS[p])
+                changes[i] += FS[p]
         if judge is not None:
             error = judge(units.ravel(), scales.ravel())
             if error >= least:
