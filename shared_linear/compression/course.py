@@ -97,6 +97,8 @@ class Course:
         tick: Is told of each layer that is done.
         add_bias: Whether layers whose weight is shared get a bias.
         refit: Whether dense layers behind others are fitted, too.
+        patient: Whether to search for folds to the end, where there are
+            inputs enough to find more than noise.
 
     """
 
@@ -107,7 +109,7 @@ class Course:
             rows: dict[str, float], wind_back: Any, seed: int,
             n_sweeps: int | None, tick: Any, *,
             time_limit: float | None = None, add_bias: bool = False,
-            refit: bool = True) -> None:
+            refit: bool = True, patient: bool = False) -> None:
         self._model = model
         self._batches = batches
         self._masks = masks
@@ -125,6 +127,7 @@ class Course:
         self._tick = tick
         self._add_bias = add_bias
         self._refit = refit
+        self._patient = patient
         self._holds_out = any(held.any() for held in held_out)
         self._after = {pair.before: path for path, pair in pairs.items()}
         self._weights: dict[str, Array] = {}
@@ -399,7 +402,8 @@ class Course:
             fold = folds.find_fold(
                 problem, plain, form.n_tiles, form.rank,
                 pair is not None and pair.scalable, ridge,
-                seed=self._seed, **self._search)
+                seed=self._seed, judged=self._ends_early(in_size, stops),
+                **self._search)
         factors, _ = regression.best(problem, fold, form.rank)
         rank = form.rank
         if rank is not None:
@@ -431,6 +435,11 @@ class Course:
         return Outcome(
             form._replace(rank=rank), solution, fold, rows, error,
             None if pair is None else pair.before), answers
+
+    def _ends_early(self, in_size, stops):
+        return not self._patient or in_size * folds.ENOUGH > sum(
+            int(self._rows(i, len(stop.x)).train.sum())
+            for i, stop in enumerate(stops))
 
     def _fit_blocks(self, path, form, stops, targets, has_bias):
         problem = self._problem(path, stops, targets, None, has_bias=has_bias)

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 # The moments of a layer of more inputs do not fit.
 WIDEST_COVARIANCE = 5000
-# With so many inputs for each element of one, a search fits little noise.
-ENOUGH = 1
 
 
 @register_fit(SharedLinear)
@@ -152,7 +150,7 @@ def _search(given, n_tiles, rank, **search):
     problem, moments = given.problem, given.moments
     in_size = problem.W.shape[1]
     if rank is None and moments is not None and (
-            n_tiles == 1 or moments.count >= ENOUGH * in_size):
+            n_tiles == 1 or moments.count >= folds.ENOUGH * in_size):
         return grouping.search_order(
             grouping.Sums(moments, problem.W, problem.has_bias), n_tiles,
             **search)

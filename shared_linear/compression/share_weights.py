@@ -69,12 +69,13 @@ def share_weights(
     trained, the new model has lost more than by tiles alone of as few
     parameters. It is where fine-tuning begins.
 
-    A tenth of the inputs is not fitted to. It chooses the ridge of each fit
-    and ends the searches, and the errors in the report are those on it, what
-    is to be expected on other inputs; of less than 20 inputs none is held
-    out, and they are those on what was fitted to. Where something is added to
-    the outputs of a layer, as in a residual block, it is aimed at what is
-    missing of the original's sum.
+    A tenth of the inputs is not fitted to. It chooses the ridge of each fit,
+    and ends the search for a layer that has more inputs than there are
+    examples to fit to. The errors in the report are those on it, which is
+    what is to be expected on other inputs. Of less than 20 examples none is
+    held out, and they are those on what was fitted to. Where something is
+    added to the outputs of a layer, as in a residual block, it is aimed at
+    what is missing of the original's sum.
 
     The new model is an ordinary one: to fine-tune it, set up an optimizer
     with it. Those of the original do not update it.
@@ -183,7 +184,8 @@ def share_weights(
         work = Compression(
             model, batches, masks, held_out, exclude, wind_back,
             checks.check_seed(seed), n_sweeps, progress, purpose='share',
-            time_limit=time_limit, add_bias=add_bias, refit=refit)
+            time_limit=time_limit, add_bias=add_bias, refit=refit,
+            patient=True)
         numbers = Numbers(work)
         if budget is None:
             forms = numbers.forms(n_tiles, n_blocks)
@@ -194,7 +196,8 @@ def share_weights(
             forms = work.plan(
                 work.measure(
                     lambda path, problem: work.course.tile_curves(
-                        path, problem, blocks.get(path, 1)), blocks),
+                        path, problem, blocks.get(path, 1)),
+                    [path for path, k in blocks.items() if k > 1]),
                 float(budget))
         return work.give(forms)
 

@@ -13,6 +13,7 @@ from shared_linear.compression import (
     blocks,
     calibration,
     examples,
+    grouping,
     regression,
     samples,
 )
@@ -206,6 +207,35 @@ def test_small_batches_are_joined():
     assert parameters(new) == parameters(expected)
     assert str(report) == str(said)
     assert threading.active_count() == n_threads
+
+
+def test_a_budget_gives_what_its_numbers_of_tiles_give():
+    model, x = MLP(), inputs()
+    new, report = sl.share_weights(model, x, budget=.4)
+    numbers = {layer.path: layer.n_tiles for layer in report.layers}
+    assert max(numbers.values()) > 1
+    same, said = sl.share_weights(model, x, numbers)
+    assert parameters(new) == parameters(same)
+    assert str(said) == str(report)
+
+
+def test_the_search_goes_on_to_the_end(monkeypatch):
+    """If there are as many inputs as they have elements."""
+    rng = numpy.random.RandomState(1)
+    mixture = rng.normal(size=(20, 40))
+    x = (rng.normal(size=(100, 20)) @ mixture).astype('f')
+    model = chainer.Sequential(L.Linear(40, 30))
+
+    def errors(count):
+        result = []
+        for patience in 8, 1:
+            monkeypatch.setattr(grouping, 'PATIENCE', patience)
+            result.append(
+                sl.share_weights(model, x[:count], 4)[1].layers[0].error)
+        return result
+
+    enough, few = errors(100), errors(40)
+    assert enough[0] == enough[1] and few[0] != few[1]
 
 
 @pytest.mark.parametrize('budget', [.2, .3, .5, .8, .95, 1])
