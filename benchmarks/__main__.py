@@ -13,8 +13,8 @@ support = {
     'hashed_linear.py', 'minilm.py', 'scratch_peers.py', 'small_networks.py'}
 # These take up to hours, and are run by their names.
 slow = {
-    'compress_cost.py', 'compression_quality.py', 'search_cost.py',
-    'shared_weights_quality.py', 'sharing_quality.py'}
+    'compress_cost.py', 'compression_quality.py', 'minilm_quality.py',
+    'search_cost.py', 'shared_weights_quality.py', 'sharing_quality.py'}
 # These measure a GPU, and run where one is asked for.
 gpu = {'gpu_layer.py', 'gpu_step.py'}
 if not any('cupy' in flag for flag in sys.argv[1:]):
