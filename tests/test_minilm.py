@@ -2,7 +2,7 @@
 import numpy
 import pytest
 
-from benchmarks import minilm
+from benchmarks import minilm, minilm_quality
 
 import chainer  # isort: skip
 
@@ -76,3 +76,23 @@ def test_it_gives_what_pytorch_gives():
         str(minilm.folder()), device='cpu').encode(sentences)
     numpy.testing.assert_allclose(
         embed(minilm.load(), ids), expected, atol=1e-5)
+
+
+def test_a_part_of_the_layers_that_may_change():
+    model = minilm.SentenceEncoder(12, 20, 3, 2, 40, 9)
+    whole = sum(parameter.size for parameter in model.params())
+    wide = 2 * (2 * 12 * 20 + 12 + 20)
+    attention = 2 * 4 * (12 * 12 + 12)
+    part = minilm_quality.part_of_model(model, 1 / 4, exclude=True)
+    assert part * whole == pytest.approx(whole - 3 / 4 * wide)
+    part = minilm_quality.part_of_model(model, 1 / 4, exclude=False)
+    assert part * whole == pytest.approx(whole - 3 / 4 * (wide + attention))
+
+
+def test_docstrings_to_test_on_are_of_other_modules():
+    texts = {'{} {}'.format(name, i): name
+             for name in 'abcdefghijklmnopqrstuvwxyz' for i in range(5)}
+    fitted, tested = minilm_quality.choose(texts, 60, 5, seed=0)
+    assert len(set(fitted)) == 60 and len(set(tested)) == 5
+    assert not {texts[t] for t in fitted} & {texts[t] for t in tested}
+    assert fitted != minilm_quality.choose(texts, 60, 5, seed=1)[0]
