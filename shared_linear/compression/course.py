@@ -30,6 +30,10 @@ Array = numpy.ndarray
 # outputs for which it is asked; and the rows that are differentiated at once.
 ROWS_PER_OUTPUT = 10
 MOST_WEIGHTED = 2048
+# Rows to know what the errors of a layer do in all; and the least that they
+# are taken to do, as a part of the mean of all layers.
+ROWS_FOR_EFFECT = 500
+LEAST_EFFECT = .01
 # Numbers of tiles and parts of hidden units that are considered.
 MOST_TILES = 100
 LEAST_STEP = 1.2
@@ -131,6 +135,8 @@ class Course:
         self._holds_out = any(held.any() for held in held_out)
         self._after = {pair.before: path for path, pair in pairs.items()}
         self._weights: dict[str, Array] = {}
+        self._effects: dict[str, float] = {}
+        self._variances: dict[str, float] = {}
         self._ridges: dict[str, float] = {}
         self._units: dict[str, Array] = {}
         self.rows_per_input: dict[str, float] = {}
@@ -147,42 +153,63 @@ class Course:
             but: Paths of layers whose outputs weigh alike.
 
         """
-        paths = [
-            path for path, layer in self._layers.items()
-            if 1 < len(layer.W) <= MOST_WEIGHTED and path not in but]
         sums = {
-            path: numpy.zeros((len(self._layers[path].W),) * 2)
-            for path in paths}
-        if not paths:
-            return
+            path: numpy.zeros((len(layer.W),) * 2)
+            for path, layer in self._layers.items()
+            if 1 < len(layer.W) <= MOST_WEIGHTED and path not in but}
+        squares = dict.fromkeys(self._layers, 0.)
         rng = numpy.random.RandomState(0)
-        for i, some in self._sample(paths):
+        links = {path: layer.link for path, layer in self._layers.items()}
+        for i, some in self._sample({
+                path: ROWS_PER_OUTPUT * len(layer.W) if path in sums
+                else ROWS_FOR_EFFECT for path, layer in self._layers.items()}):
             self._wind_back()
             gradients = capture.sensitivities(
-                self._model, self._batches[i][some],
-                {path: self._layers[path].link for path in paths}, rng)
+                self._model, self._batches[i][some], links, rng)
             for path, gradient in gradients.items():
                 rows = self._rows(i, len(gradient), some)
                 gradient = _cpu(gradient)[rows.train].astype(numpy.float64)
-                sums[path] += gradient.T @ gradient
-        for path, M in sums.items():
-            trace = M.trace()
-            if numpy.isfinite(trace) and trace > 0:
-                self._weights[path] = (
-                    M * (len(M) / trace) + numpy.eye(len(M))) / 2
+                if path in sums:
+                    sums[path] += gradient.T @ gradient
+                squares[path] += float((gradient ** 2).sum())
+        for path, square in squares.items():
+            if numpy.isfinite(square) and square > 0:
+                self._effects[path] = square / len(self._layers[path].W)
+                if path in sums:
+                    M = sums[path] / self._effects[path]
+                    self._weights[path] = (M + numpy.eye(len(M))) / 2
 
-    def _sample(self, paths):
-        """Enough of the inputs to weigh by: the batch of each, and which."""
+    def effects(self) -> dict[str, float]:
+        """What an error of as much as the variance of each layer's outputs
+        does to those of the model, as a part of the mean of all layers.
+
+        To the first order errors add up to tr(J^T J cov(error)), so that the
+        sum of those of the layers is that of the model.
+        """
+        known = {
+            path: effect * self._variances[path]
+            for path, effect in self._effects.items()}
+        mean = numpy.mean(list(known.values())) if known else 1.
+        return {
+            path: float(max(known.get(path, mean) / mean, LEAST_EFFECT))
+            for path in self._layers}
+
+    def _sample(self, needed):
+        """Enough of the inputs to weigh by: the batch of each, and which.
+
+        Args:
+            needed: Rows, by path.
+
+        """
         n_inputs: float = sum(map(len, self._batches))
         if self._masks is not None:
             n_inputs *= sum(map(numpy.sum, self._masks)) / sum(
                 map(numpy.size, self._masks))
         every = max(1, int(n_inputs * min(
-            self._rows_about[path]
-            / (ROWS_PER_OUTPUT * len(self._layers[path].W))
-            for path in paths)))
+            self._rows_about[path] / n_rows
+            for path, n_rows in needed.items())))
         # A graph keeps all values.
-        most = max(1., *(self._rows_about[path] for path in paths))
+        most = max(1., *(self._rows_about[path] for path in needed))
         step = every * max(1, int(memory.MOST_DIFFERENTIATED / most))
         start = 0
         for i, batch in enumerate(self._batches):
@@ -218,6 +245,7 @@ class Course:
                     problem = self._problem(
                         path, stops, None, None, has_bias=self._add_bias)
                     curves[path] = curves_of(path, problem)
+                self._variances[path] = problem.unit
                 del problem
                 answers = [stop.original() for stop in stops]
                 self._tick(path)
@@ -231,11 +259,12 @@ class Course:
             len(stop.x) for stop in stops) / sum(map(len, self._batches))
 
     def sizes(self) -> dict[str, Size]:
+        effects = self.effects()
         return {
             path: Size(
                 layer.W.shape[1], len(layer.W), layer.b is not None,
                 self.rows_per_input[path], path not in self._pairs,
-                self._add_bias)
+                self._add_bias, effects[path])
             for path, layer in self._layers.items()}
 
     def tile_curves(

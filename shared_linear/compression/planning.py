@@ -1,11 +1,12 @@
 """Which form each layer of a model takes, for a given cost.
 
 A layer has forms: dense; folded by n tiles; of a rank; both; or with fewer
-of the hidden units before it, of any rank. The sum of their relative errors
-is minimised by one Lagrange multiplier: each layer takes the form with the
-least error + multiplier * cost, which is on the lower hull of its (cost,
-error) points. How many hidden units are left costs the layer before, too, so
-that layers in a row are chosen together (Viterbi's algorithm). What the
+of the hidden units before it, of any rank. The sum of their relative errors,
+each times what it does to the outputs of the model, is minimised by one
+Lagrange multiplier: each layer takes the form with the least
+error + multiplier * cost, which is on the lower hull of its (cost, error)
+points. How many hidden units are left costs the layer before, too, so that
+layers in a row are chosen together (Viterbi's algorithm). What the
 multiplier leaves over of the budget is spent on single layers. Where there
 are few forms, as of tiles alone, all choices are compared.
 """
@@ -75,6 +76,8 @@ class Size(NamedTuple):
         rows: How often it is applied for one input of the model.
         keeps_order: Whether it has to keep the order of its inputs itself.
         adds_bias: Whether it gets a bias where its weight is shared.
+        effect: What an error of as much as its variance does to the outputs
+            of the model.
 
     """
 
@@ -84,6 +87,7 @@ class Size(NamedTuple):
     rows: float
     keeps_order: bool
     adds_bias: bool = False
+    effect: float = 1.
 
 
 class Costs:
@@ -130,11 +134,11 @@ class _Options:
 
     """The forms of a layer with the same units before it."""
 
-    def __init__(self, curves, in_size):
+    def __init__(self, curves, size):
         forms, errors, widths, tiles, ranks = [], [], [], [], []
         for curve in curves:
             kept = numpy.arange(1, len(curve.errors))
-            dense = curve.width == in_size and curve.n_blocks == 1
+            dense = curve.width == size.in_size and curve.n_blocks == 1
             at = numpy.append(kept, 0)
             values = numpy.append(
                 curve.errors[kept], 0. if dense else curve.errors[-1])
@@ -148,7 +152,7 @@ class _Options:
             tiles.append(numpy.full(len(at), curve.n_tiles))
             ranks.append(at)
         self.forms = forms
-        self.errors = numpy.concatenate(errors)
+        self.errors = size.effect * numpy.concatenate(errors)
         self._by_curve = list(zip(
             [c.n_tiles for c in curves], [c.width for c in curves], ranks,
             [c.n_blocks for c in curves], strict=True))
@@ -192,7 +196,7 @@ class Planner:
             for curve in of_path:
                 by_units.setdefault(curve.n_units, []).append(curve)
             self._options[path] = {
-                n_units: _Options(some, sizes[path].in_size)
+                n_units: _Options(some, sizes[path])
                 for n_units, some in by_units.items()}
         # Costs by path, units before and units after.
         self._costs = {
