@@ -20,6 +20,11 @@ Array = numpy.ndarray
 N_DIRECTIONS = 128
 # A search needs the covariance of the inputs; of wider layers there is none.
 WIDEST_SEARCH = 5000
+# Above so many, where a sweep takes its time, there are fewer of them by
+# samples, of which more sweeps would but learn the noise: the most and the
+# least, as of grouping.default_sweeps.
+LONG_SWEEPS = 2000
+SWEEPS_BY_SAMPLES = 20, 1
 # Units are chosen one by one so often, and then so many at a time.
 MOST_SINGLE = 1024
 BLOCK = 64
@@ -107,6 +112,9 @@ def find_fold(
         return InputMap(numpy.arange(in_size)[None])
     if n_sweeps is None:
         n_sweeps = grouping.default_sweeps(in_size, n_tiles)
+        if isinstance(problem, Samples) and in_size > LONG_SWEEPS:
+            n_sweeps = grouping.default_sweeps(
+                in_size, n_tiles, *SWEEPS_BY_SAMPLES)
     U = plain.U[:, :rank]
     if in_size > WIDEST_SEARCH:
         return InputMap.of_order(
