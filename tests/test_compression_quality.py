@@ -234,7 +234,8 @@ def test_being_worse_than_a_peer_is_said(capsys):
 
     compression_tables.print_against_peers({'rows': [
         row('together', 1.56, **{'measured / reported': 1.4}),
-        row('narrow', 1.5), row('tiles', 1.6),
+        row('narrow', 1.5), row('tiles', 1.4), row('tuned', 1.54),
         row('hashed', 1.0) | {'seeds': [1]}]})
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        '| 1/5 | 1.56 | narrow: 1.50 | +0.06 | +0.05 | NO | NO |')
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        '| 1/5 | together | 1.56 | tiles: 1.40 | +0.16 | +0.05 | NO | NO |',
+        '| 1/5 | tuned | 1.54 | narrow: 1.50 | +0.04 | +0.05 | yes |  |']
