@@ -26,9 +26,9 @@ class FoldForm(bilinear.Form):
         if self.n_tiles == 1 and self.order is None:
             return dot(x, W.T), None
         folded = self._fold(x, W)
-        # For the gradient of W a GPU keeps it, where it takes no more memory
-        # than the weights that a dense layer would have besides: it would
-        # wait for x. On the CPU that would save 1 to 4 % of the time.
+        # A GPU keeps it for the gradient of W, and reads x once, where that
+        # takes no more memory than the weights that a dense layer would have
+        # besides. On the CPU it would save 1 to 4 % of the time.
         keeps = not isinstance(x, numpy.ndarray) and (
             folded.size <= (self.n_tiles - 1) * W.size)
         return dot(folded, W.T), folded if keeps else None
