@@ -120,6 +120,8 @@ def compute(kept, some):
     data = read_digits(kept.directory, kept.validate)
     trained = None
     for job in some:
+        if kept.read(job) is not None:
+            continue  # Another process was here first.
         if trained is None or (trained.name, trained.seed) != job[:2]:
             trained = None  # before there is another
             trained = Trained(*job[:2], data, kept.runs, kept.n_calibration)
