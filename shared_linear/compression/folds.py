@@ -109,7 +109,7 @@ def find_fold(
     """
     in_size = problem.W.shape[1]
     if n_tiles == 1:
-        return InputMap(numpy.arange(in_size)[None])
+        return InputMap.identity(in_size)
     if n_sweeps is None:
         n_sweeps = grouping.default_sweeps(in_size, n_tiles)
         if isinstance(problem, Samples) and in_size > LONG_SWEEPS:

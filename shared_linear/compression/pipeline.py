@@ -17,8 +17,9 @@ from shared_linear.compression import (
     rebuilding,
     signature,
 )
-from shared_linear.compression.course import Course, Layer, Outcome
+from shared_linear.compression.course import Course, Outcome
 from shared_linear.compression.paths import matching
+from shared_linear.compression.problems import Layer
 from shared_linear.compression.progress import Progress
 from shared_linear.compression.report import LayerReport, Report
 from shared_linear.layers.tiled_link import TiledLinear

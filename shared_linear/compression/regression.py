@@ -55,6 +55,10 @@ class InputMap(NamedTuple):
             order.reshape(n_tiles, -1),
             None if scales is None else scales.reshape(n_tiles, -1))
 
+    @classmethod
+    def identity(cls, in_size: int) -> InputMap:
+        return cls(numpy.arange(in_size)[None])
+
     @property
     def n_tiles(self) -> int:
         return len(self.units)

@@ -3,7 +3,7 @@ import numpy
 import pytest
 
 import shared_linear as sl
-from shared_linear.compression import course
+from shared_linear.compression import effects as effects_of_errors
 from shared_linear.compression.examples import hold_out
 from shared_linear.compression.inputs import Batch
 from shared_linear.compression.pipeline import Compression
@@ -63,7 +63,7 @@ def measured(model, x):
     work = Compression(
         model, batches, None, held_out, (), lambda: None, 0, 1)
     work.measure()
-    return work.course.effects(), held_out[0]
+    return work.course.effects.of_layers(), held_out[0]
 
 
 def test_it_is_the_variance_times_what_the_model_makes_of_it():
@@ -89,7 +89,8 @@ def test_what_matters_little_is_made_smaller(monkeypatch):
     sizes, error = compress()
     assert sizes['/soft'] < sizes['/loud']
     monkeypatch.setattr(
-        course.Course, 'effects', lambda self: dict.fromkeys(self._layers, 1))
+        effects_of_errors.Effects, 'of_layers',
+        lambda self: dict.fromkeys(self._layers, 1))
     _, other_error = compress()
     assert error < .2 * other_error
 
@@ -97,12 +98,12 @@ def test_what_matters_little_is_made_smaller(monkeypatch):
 @pytest.mark.parametrize('most', [2048, 4])
 def test_layers_of_which_less_is_known(most, monkeypatch):
     """No derivative, one output, more outputs than are weighed singly."""
-    monkeypatch.setattr(course, 'MOST_WEIGHTED', most)
+    monkeypatch.setattr(effects_of_errors, 'MOST_WEIGHTED', most)
     effects, _ = measured(Chosen(), inputs())
     assert effects == {'/loud': 1, '/soft': 1}
     effects, _ = measured(Scored(), inputs())
     assert set(effects) == {'/loud', '/soft', '/score'}
     assert effects['/loud'] > effects['/soft']
-    assert effects['/soft'] >= course.LEAST_EFFECT
+    assert effects['/soft'] >= effects_of_errors.LEAST_EFFECT
     _, report = sl.compress(Scored(), inputs(), .6)
     assert report.parameters <= .6 * report.dense_parameters
