@@ -103,8 +103,9 @@ def share_weights(
         budget (float): Instead of ``n_tiles``, the part of the model's
             parameters that may be left, more than 0 and at most 1. The number
             of tiles of each layer is chosen for the least sum of the relative
-            errors of the layers' outputs; with ``n_blocks``, for as many
-            blocks in each layer that does not stay dense.
+            errors of the layers' outputs, each times what it does to the
+            outputs of the model; with ``n_blocks``, for as many blocks in
+            each layer that does not stay dense.
         exclude (str or iterable of str): Patterns of paths of layers that
             are to stay as they are.
         refit (bool): Whether dense layers behind shared ones are fitted, too.
