@@ -41,7 +41,8 @@ def compress(
     before, with fewer of the hidden units between, of any rank. All ranks of
     a fold follow from one decomposition (reduced-rank regression; Izenman,
     1975), and the forms are chosen together, for the least sum of the
-    relative errors of the layers' outputs.
+    relative errors of the layers' outputs, each times what it does to the
+    outputs of the model: E|J e|^2, by their derivative J.
 
     Then the layers are fitted in the order of their calls, by least squares:
     each to what the layers before, compressed already, feed it, and aimed at
