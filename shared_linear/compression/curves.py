@@ -20,9 +20,8 @@ LEAST_STEP = 1.2
 # A finer choice of units costs little, one decomposition each, and is worth a
 # tenth of the error.
 UNITS = tuple(.9 ** i for i in range(1, 28))
-# Of the searches for the plan alone.
+# Of a search for the plan alone.
 QUICK_SWEEPS = 4
-QUICK_PASSES = 3
 
 
 class Found(NamedTuple):
@@ -51,8 +50,7 @@ def find_curves(
             problem, plain, n_tiles, folds.N_DIRECTIONS, scalable, ridge,
             seed=seed, n_sweeps=grouping.default_sweeps(
                 in_size, n_tiles, most=QUICK_SWEEPS,
-                least=0 if scalable else 1),
-            n_passes=QUICK_PASSES)
+                least=0 if scalable else 1))
         if i == 0:
             fit, ridge = regression.best(problem, fold, None)
         else:

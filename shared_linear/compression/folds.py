@@ -90,8 +90,7 @@ class Aim:
 def find_fold(
         problem: Problem, plain: Factors, n_tiles: int, rank: int | None,
         scalable: bool, ridge: float, *, seed: int, judged: bool = True,
-        n_sweeps: int | None = None, n_passes: int = hidden_units.N_PASSES,
-        **search: Any) -> InputMap:
+        n_sweeps: int | None = None, **search: Any) -> InputMap:
     """Finds the inputs whose sums lose least of the outputs.
 
     Args:
