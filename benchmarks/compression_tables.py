@@ -276,9 +276,12 @@ def plot(networks, what, path):
                 [row['spread'] for row in rows], color=color, marker=marker,
                 markersize=9 if marker == '*' else 5, linewidth=1,
                 linestyle='--' if way == 'tuned' else '-', capsize=2)
-        if 'dense after' in network:
-            handles['dense, after one more epoch'] = axis.axhline(
-                network['dense after'], color='k', ls=':')
+        for key, line, label in (
+                ('dense after', ':', 'dense, after one more epoch'),
+                ('dense tuned', '--', 'dense, after six more')):
+            if key in network:
+                handles[label] = axis.axhline(
+                    network[key], color='k', ls=line, lw=1)
         axis.set_title('784-{}-10'.format(
             network['network'].replace('lenet-', '')))
         axis.set_xlabel('part of the {} that is left'.format(what))
