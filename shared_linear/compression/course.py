@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy
-from chainer import backend
 
 from shared_linear.compression import (
     between,
@@ -24,6 +23,7 @@ from shared_linear.compression.problems import Layer, Part
 from shared_linear.compression.regression import InputMap, Solution
 from shared_linear.compression.rows import Split
 from shared_linear.layers.mixing import Mixing
+from shared_linear.layers.tiled_link import to_cpu
 
 Array = numpy.ndarray
 
@@ -200,7 +200,7 @@ class Course:
                     originals = [stop.original() for stop in original.stops]
                     if self._stays(path, forms, original, new):
                         answers = [
-                            _cpu(stop.original()) for stop in new.stops]
+                            to_cpu(stop.original()) for stop in new.stops]
                     else:
                         outcomes[path], answers = self._fit(
                             path, forms, new.stops,
@@ -214,8 +214,8 @@ class Course:
                 new.proceed(answers)
                 del originals, answers
             results = [
-                ([_cpu_result(r) for r in one.results],
-                 [_cpu_result(r) for r in other.results])
+                ([_result_on_cpu(r) for r in one.results],
+                 [_result_on_cpu(r) for r in other.results])
                 for one, other in zip(original.runs, new.runs, strict=True)]
         return Built(outcomes, results, samples)
 
@@ -234,11 +234,11 @@ class Course:
         """The outputs to aim at: those of the original, and what is added to
         them there less what is added here."""
         targets = []
-        for i, y in enumerate(map(_cpu, originals)):
+        for i, y in enumerate(map(to_cpu, originals)):
             kept = original.runs[i].kept.get(path)
             if kept is not None:
                 other = new.runs[i].kept[path]
-                y = y + (_cpu(kept) - _cpu(other)).reshape(y.shape)
+                y = y + (to_cpu(kept) - to_cpu(other)).reshape(y.shape)
             targets.append(y)
         return targets
 
@@ -284,7 +284,7 @@ class Course:
         if units is not None:
             fold = InputMap(units[fold.units], fold.scales)
         answers = [
-            _apply(solution, fold, _cpu(stop.x), layer.link.W.dtype)
+            _apply(solution, fold, to_cpu(stop.x), layer.link.W.dtype)
             for stop in stops]
         if rows is not None:
             targets = [y[:, rows] for y in targets]
@@ -296,7 +296,7 @@ class Course:
                 layer.b if rows is None or layer.b is None
                 else layer.b[rows])
             others = [
-                _apply(as_it_was, fold, _cpu(stop.x), layer.link.W.dtype)
+                _apply(as_it_was, fold, to_cpu(stop.x), layer.link.W.dtype)
                 for stop in stops]
             other_error = problems.error_of(split, targets, others)
             if other_error <= error:
@@ -322,7 +322,7 @@ class Course:
         dtype = self._layers[path].link.W.dtype
         answers = []
         for stop in stops:
-            x = _cpu(stop.x)
+            x = to_cpu(stop.x)
             y = blocks.apply(W.astype(dtype), mixing, x)
             answers.append(
                 _with_bias(y, solution.b, dtype).astype(x.dtype, copy=False))
@@ -364,7 +364,7 @@ def _same(a, b):
     """Whether two arrays are the same, if there are any."""
     if a is None or b is None:
         return a is b
-    a, b = _cpu(a), _cpu(b)
+    a, b = to_cpu(a), to_cpu(b)
     return a.shape == b.shape and bool((a == b).all())
 
 
@@ -374,12 +374,8 @@ def _widened(y, rows, size):
     return wide
 
 
-def _cpu(array):
-    return backend.CpuDevice().send(array)
-
-
-def _cpu_result(result):
-    return _cpu(getattr(result, 'array', result))
+def _result_on_cpu(result):
+    return to_cpu(getattr(result, 'array', result))
 
 
 @contextlib.contextmanager

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy
-from chainer import backend
 
 from shared_linear.compression import capture, memory
 from shared_linear.compression.problems import Layer
 from shared_linear.compression.rows import Split
+from shared_linear.layers.tiled_link import to_cpu
 
 Array = numpy.ndarray
 
@@ -77,7 +77,7 @@ class Effects:
                 model, batches[i][some], links, rng)
             for path, gradient in gradients.items():
                 rows = split.rows(i, len(gradient), some)
-                gradient = backend.CpuDevice().send(gradient)[
+                gradient = to_cpu(gradient)[
                     rows.train].astype(numpy.float64)
                 if path in sums:
                     sums[path] += gradient.T @ gradient

@@ -8,6 +8,7 @@ import numpy
 from chainer import backend
 
 from shared_linear.compression import inputs
+from shared_linear.layers.tiled_link import to_cpu
 
 Array = numpy.ndarray
 
@@ -67,6 +68,11 @@ def _join(batches):
          for name in first.kwargs}, first.n_left)
 
 
+def are_held_out(numbers: Array) -> Array:
+    """Which examples are, by their numbers."""
+    return numbers % HELD_OUT == HELD_OUT - 1
+
+
 def hold_out(batches: list[inputs.Batch], least: int = 2) -> list[Array]:
     """Every tenth example of all, and at least one.
 
@@ -79,7 +85,7 @@ def hold_out(batches: list[inputs.Batch], least: int = 2) -> list[Array]:
         raise ValueError(
             'there are too few calibration inputs: {}; give two at the very '
             'least, one to fit to and one to hold out'.format(count))
-    held_out = numpy.arange(count) % HELD_OUT == HELD_OUT - 1
+    held_out = are_held_out(numpy.arange(count))
     held_out[-1] |= not held_out.any()
     return numpy.split(held_out, numpy.cumsum([len(b) for b in batches])[:-1])
 
@@ -95,9 +101,9 @@ def masks(
         for batch in batches:
             device = backend.get_device_from_array(*batch.arrays)
             with chainer.using_device(device):
-                of_batches.append(_cpu(batch.call(mask)))
+                of_batches.append(to_cpu(batch.call(mask)))
     else:
-        mask = _cpu(chainer.as_array(mask))
+        mask = to_cpu(chainer.as_array(mask))
         if len(mask) != sum(map(len, batches)) or not inputs.are_arrays(x):
             raise ValueError(
                 'a mask that is an array goes with inputs x that are, too, of '
@@ -110,7 +116,3 @@ def masks(
             raise TypeError(
                 'mask must be of booleans, not of {}'.format(one.dtype))
     return of_batches
-
-
-def _cpu(array):
-    return backend.CpuDevice().send(array)

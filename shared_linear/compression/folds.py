@@ -11,7 +11,7 @@ from shared_linear.compression.regression import (
     Factors,
     InputMap,
 )
-from shared_linear.compression.samples import Samples
+from shared_linear.compression.samples import WIDEST_COVARIANCE, Samples
 
 Array = numpy.ndarray
 
@@ -19,7 +19,7 @@ Array = numpy.ndarray
 # sample space is projected.
 N_DIRECTIONS = 128
 # A search needs the covariance of the inputs; of wider layers there is none.
-WIDEST_SEARCH = 5000
+WIDEST_SEARCH = WIDEST_COVARIANCE
 # Above so many, where a sweep takes its time, there are fewer of them by
 # samples, of which more sweeps would but learn the noise: the most and the
 # least, as of grouping.default_sweeps.

@@ -15,8 +15,11 @@ from shared_linear.compression import (
     grouping,
     regression,
 )
-from shared_linear.compression.examples import LEAST_HELD_OUT
-from shared_linear.compression.samples import Samples
+from shared_linear.compression.examples import (
+    LEAST_HELD_OUT,
+    are_held_out,
+)
+from shared_linear.compression.samples import WIDEST_COVARIANCE, Samples
 from shared_linear.layers import checks, tiling
 from shared_linear.layers.link import SharedLinear
 from shared_linear.layers.low_rank_link import LowRankLinear, low_rank_like
@@ -32,9 +35,6 @@ from shared_linear.layers.tiled_link import (
 
 if TYPE_CHECKING:
     from chainer.types import NdArray
-
-# The moments of a layer of more inputs do not fit.
-WIDEST_COVARIANCE = 5000
 
 
 @register_fit(SharedLinear)
@@ -213,7 +213,7 @@ def _measure(x, W, b, add_bias):
     moments = [calibration.Moments(in_size), calibration.Moments(in_size)]
     count = 0
     for batch in calibration.iterate_rows(x, in_size):
-        held = (count + numpy.arange(len(batch))) % 10 == 9
+        held = are_held_out(count + numpy.arange(len(batch)))
         moments[0].add(batch[~held])
         moments[1].add(batch[held])
         count += len(batch)
@@ -238,7 +238,7 @@ def _samples(x, W, b, has_bias):
     if not sum(map(len, batches)):
         raise ValueError('there are no calibration inputs')
     x = numpy.concatenate(batches)
-    held = numpy.arange(len(x)) % 10 == 9
+    held = are_held_out(numpy.arange(len(x)))
     if len(x) < LEAST_HELD_OUT:
         parts = [x, x.copy()]
     else:

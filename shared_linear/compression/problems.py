@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy
-from chainer import backend
 
 from shared_linear.compression import folds, regression
 from shared_linear.compression.calibration import Moments
 from shared_linear.compression.rows import Rows
 from shared_linear.compression.samples import Samples, is_by_samples
+from shared_linear.layers.tiled_link import to_cpu
 
 Array = numpy.ndarray
 
@@ -126,7 +126,7 @@ def _parts(
     """Inputs and outputs to aim at, batch by batch."""
     for i, (stop, of_batch) in enumerate(zip(stops, split, strict=True)):
         rows = getattr(of_batch, which)
-        x = part.of_inputs(backend.CpuDevice().send(stop.x)[rows])
+        x = part.of_inputs(to_cpu(stop.x)[rows])
         if not numpy.isfinite(x).all():
             raise ValueError(
                 'calibration inputs must be finite, but some are NaN or '
